@@ -1,0 +1,1 @@
+"""Media: what happens to packets."""

@@ -1,0 +1,374 @@
+"""One struct per message of the wire protocol: the only JSON encode and decode of the signalling.
+
+PROTOCOL.md tells the story; this module is its grammar. On the wire a message is a JSON object with a `type` and
+camelCase members, so that W3C dictionaries (RTCSessionDescriptionInit, RTCIceCandidateInit, RTCIceServer) pass unchanged.
+The browser's types are generated from here (`python -m server.signalling.messages > web/static/js/rtc/messages.d.ts`).
+
+Unknown members are ignored, so that a newer client can talk to an older server; unknown types are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from server.errors import ProtocolError
+
+VERSION = 1
+MAX_MESSAGE_BYTES = 65_536
+"""One message, either way. RFC 9429 sets no limit for SDP; a 12-section Chromium offer has about 20 KiB."""
+
+Id = Annotated[str, Meta(min_length=1, max_length=64)]
+Secret = Annotated[str, Meta(min_length=1, max_length=4096)]
+"""A link secret (22 characters), a resume secret (22 characters) or a JWT."""
+Slug = Annotated[str, Meta(min_length=1, max_length=63)]
+Sdp = Annotated[str, Meta(max_length=65_536)]
+ShortText = Annotated[str, Meta(max_length=500)]
+Language = Literal["fr", "en"]
+Role = Literal["clinician", "patient", "guest", "observer"]
+State = Literal["arrived", "waiting", "admitted", "joined", "left"]
+"""`arrived`: said hello, choosing devices. `waiting`: ready, in the waiting room. `admitted`: may join. `joined`: in the
+conversation. `left`: gone, the seat is kept until the room ends."""
+Connection = Literal["online", "reconnecting"]
+TrackState = Literal["on", "off", "missing", "interrupted"]
+"""`interrupted`: the device was taken away (a phone call, another program); it may come back by itself."""
+
+
+class Message(Struct, frozen=True, kw_only=True, rename="camel", tag_field="type", omit_defaults=True):
+    """What every message has in common: a `type` on the wire, immutability, defaults left out."""
+
+
+class IceServer(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """RTCIceServer (W3C WebRTC section 4.2.4)."""
+
+    urls: list[str]
+    username: str | None = None
+    credential: str | None = None
+
+
+class SessionDescription(Struct, frozen=True, kw_only=True, rename="camel"):
+    """RTCSessionDescriptionInit; `rollback` never crosses the wire."""
+
+    type: Literal["offer", "answer"]
+    sdp: Sdp
+
+
+class IceCandidate(Struct, frozen=True, kw_only=True, rename="camel"):
+    """RTCIceCandidateInit; an empty `candidate` says that there are no more (RFC 8838)."""
+
+    candidate: Annotated[str, Meta(max_length=1024)]
+    sdp_mid: Annotated[str, Meta(max_length=64)] | None = None
+    sdp_m_line_index: Annotated[int, Meta(ge=0, le=255)] | None = msgspec.field(default=None, name="sdpMLineIndex")
+    username_fragment: Annotated[str, Meta(max_length=256)] | None = None
+
+
+class Peer(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Another participant in the conversation, as one participant is told of them."""
+
+    id: Id
+    role: Role
+    name: str
+    connection: Connection
+    microphone: TrackState
+    camera: TrackState
+    instance: Id
+    """Names the page load at the other end: when it changes, the old RTCPeerConnection is dead and a new one is made."""
+    polite: bool
+    """Whether *you* are the polite one towards this peer (perfect negotiation). The impolite one offers first."""
+
+
+class Visitor(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Someone who is not in the conversation, as the clinicians are told of them."""
+
+    id: Id
+    role: Role
+    name: str
+    state: Literal["arrived", "waiting", "admitted", "left"]
+    connection: Connection
+    since_ms: int
+    """How long they have been in this state, in milliseconds, at the time of sending."""
+
+
+# -- from the client --------------------------------------------------------------------------------------------------
+
+
+class Hello(Message, tag="hello"):
+    """The first message, within 5 s. The secret opens a seat; the resume secret takes the same seat again."""
+
+    version: int
+    tenant: Slug
+    instance: Id
+    """Made by the page at load: the same after a network change, another after a reload."""
+    secret: Secret | None = None
+    resume: Secret | None = None
+    take_over: bool = False
+    """The person answered yes to "continue here?"."""
+    language: Language | None = None
+
+
+class Ready(Message, tag="ready"):
+    """Devices are chosen: put me in the waiting room."""
+
+
+class Join(Message, tag="join"):
+    """I am admitted and enter the conversation."""
+
+    microphone: TrackState = "on"
+    camera: TrackState = "on"
+
+
+class Leave(Message, tag="leave"):
+    """I hang up; the seat is kept, I may come back."""
+
+
+class Pong(Message, tag="pong"):
+    """Answer to `ping`, sent from the message handler: timers of hidden tabs are throttled, message events are not."""
+
+
+class Describe(Message, tag="description"):
+    """An offer or answer for one peer."""
+
+    to: Id
+    description: SessionDescription
+
+
+class Candidate(Message, tag="candidate"):
+    """A trickled ICE candidate for one peer (RFC 8838)."""
+
+    to: Id
+    candidate: IceCandidate
+
+
+class RefreshIceServers(Message, tag="refreshIceServers"):
+    """Ask for new TURN credentials, before an ICE restart."""
+
+
+class SetMedia(Message, tag="setMedia"):
+    """What my microphone and camera do now, for the others to see."""
+
+    microphone: TrackState
+    camera: TrackState
+
+
+class SetLanguage(Message, tag="setLanguage"):
+    """The language in which sentences for people come from now on."""
+
+    language: Language
+
+
+class Admit(Message, tag="admit"):
+    """Clinician: let this visitor into the conversation."""
+
+    participant: Id
+
+
+class Refuse(Message, tag="refuse"):
+    """Clinician: this visitor will not be let in. They are told why."""
+
+    participant: Id
+    reason: ShortText = ""
+
+
+class SendBack(Message, tag="sendBack"):
+    """Clinician: return this participant to the waiting room."""
+
+    participant: Id
+    reason: ShortText = ""
+
+
+class Remove(Message, tag="remove"):
+    """Clinician: end this participant's presence; their seat is closed."""
+
+    participant: Id
+    reason: ShortText = ""
+
+
+class Transfer(Message, tag="transfer"):
+    """Clinician: move this participant to another room of the same tenant, where they are expected."""
+
+    participant: Id
+    room: Id
+
+
+class Tell(Message, tag="tell"):
+    """Clinician: a sentence to someone in the waiting room ("10 minutes late, sorry")."""
+
+    participant: Id
+    text: Annotated[str, Meta(min_length=1, max_length=500)]
+
+
+class EndRoom(Message, tag="endRoom"):
+    """Clinician: end the consultation for everybody."""
+
+    reason: ShortText = ""
+
+
+ClientMessage = (
+    Hello | Ready | Join | Leave | Pong | Describe | Candidate | RefreshIceServers | SetMedia | SetLanguage
+    | Admit | Refuse | SendBack | Remove | Transfer | Tell | EndRoom
+)  # fmt: skip
+
+
+# -- from the server --------------------------------------------------------------------------------------------------
+
+
+class Ping(Message, tag="ping"):
+    """Sent every `pingIntervalMs`; each end calls the socket dead after `deadAfterMs` without any message."""
+
+
+class Welcome(Message, tag="welcome"):
+    """Answer to `hello`: who you are and where you stand."""
+
+    version: int
+    id: Id
+    role: Role
+    name: str
+    state: State
+    resume: Secret
+    """For this device only; each hello returns the one to use next time."""
+    language: Language
+    room: Id
+    ping_interval_ms: int
+    dead_after_ms: int
+    room_topology: Literal["auto", "direct-only", "relay-only"] = "auto"
+
+
+class Occupied(Message, tag="occupied"):
+    """The seat is in use on another device: "continue here?". Say hello again with `takeOver` to take it."""
+
+
+class Refused(Message, tag="refused"):
+    """The last message before the server closes the socket. Do not retry with the same secret unless `retry`."""
+
+    code: str
+    message: str
+    reason: str = ""
+    """What the clinician wrote, if they did."""
+    retry: bool = False
+
+
+class Problem(Message, tag="problem"):
+    """A message of yours was not carried out; the connection goes on."""
+
+    code: str
+    message: str
+    re: str
+    """The `type` of the message it answers."""
+
+
+class StateChanged(Message, tag="state"):
+    """Where you stand now, and what that gives you."""
+
+    state: State
+    place: int | None = None
+    """In the waiting room: 1 is next."""
+    expected: bool = False
+    """In the waiting room: a clinician is here and has seen that you wait."""
+    reason: str = ""
+    peers: list[Peer] | None = None
+    """When joined: everybody else in the conversation."""
+    ice_servers: list[IceServer] | None = None
+    """From admission on."""
+
+
+class Visitors(Message, tag="visitors"):
+    """To clinicians: everybody who is not in the conversation. Replaces the list before."""
+
+    visitors: list[Visitor]
+
+
+class PeerJoined(Message, tag="peerJoined"):
+    """Somebody entered the conversation."""
+
+    peer: Peer
+
+
+class PeerChanged(Message, tag="peerChanged"):
+    """Something about a peer changed; replaces what you knew."""
+
+    peer: Peer
+
+
+class PeerLeft(Message, tag="peerLeft"):
+    """Somebody is no longer in the conversation."""
+
+    id: Id
+    why: Literal["left", "timeout", "removed", "sentBack", "transferred"]
+
+
+class PeerDescribed(Message, tag="peerDescription"):
+    """An offer or answer from a peer."""
+
+    sender: Id = msgspec.field(name="from")
+    instance: Id
+    description: SessionDescription
+
+
+class PeerCandidate(Message, tag="peerCandidate"):
+    """A trickled candidate from a peer."""
+
+    sender: Id = msgspec.field(name="from")
+    instance: Id
+    candidate: IceCandidate
+
+
+class IceServers(Message, tag="iceServers"):
+    """Fresh servers and credentials, for `setConfiguration`."""
+
+    ice_servers: list[IceServer]
+
+
+class Told(Message, tag="told"):
+    """A sentence from the clinician, while you wait."""
+
+    text: str
+
+
+class Transferred(Message, tag="transferred"):
+    """You are expected in another room: say hello there with this secret (a new link; same page)."""
+
+    secret: Secret
+
+
+class RoomEnded(Message, tag="roomEnded"):
+    """The consultation is over for everybody. The server closes the socket after it."""
+
+    by: Literal["clinician", "host", "limit"]
+    reason: str = ""
+
+
+class GoingAway(Message, tag="goingAway"):
+    """The server restarts: come back after this many milliseconds, spread at random by the server."""
+
+    retry_after_ms: int
+
+
+ServerMessage = (
+    Ping | Welcome | Occupied | Refused | Problem | StateChanged | Visitors | PeerJoined | PeerChanged | PeerLeft
+    | PeerDescribed | PeerCandidate | IceServers | Told | Transferred | RoomEnded | GoingAway
+)  # fmt: skip
+
+_decoder = msgspec.json.Decoder(ClientMessage)
+_encoder = msgspec.json.Encoder()
+
+
+def decode(data: str | bytes) -> ClientMessage:
+    """Parse one message from a client.
+
+    Raises:
+        ProtocolError: `too_large` above 64 KiB, otherwise `bad_message` with the place of the error, never its content.
+    """
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise ProtocolError("too_large", f"a message has at most {MAX_MESSAGE_BYTES} bytes")
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        place = str(error).rpartition(" - at ")[2]
+        raise ProtocolError("bad_message", f"does not fit the protocol at {place}") from None
+
+
+def encode(message: ServerMessage) -> str:
+    """Return the wire text of one message to a client."""
+    return _encoder.encode(message).decode()
