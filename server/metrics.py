@@ -1,0 +1,84 @@
+"""Everything that is counted, in one place, for Prometheus.
+
+Names follow the Prometheus conventions: `colloque_` first, base units (`_seconds`), `_total` for counters. No label ever
+names a person, a room, a tenant, an address or a link: labels are codes from short fixed lists, so that the number of time
+series does not grow with use and /metrics tells nothing about anybody.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_JOIN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""From one turn of the event loop to what a person calls broken."""
+_HTTP_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+class Metrics:
+    """The counters, gauges and histograms of one server.
+
+    Args:
+        registry: Where they live; its own by default, so that two servers in one process (tests) do not collide.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.sockets = Gauge("colloque_sockets", "WebSockets open now.", registry=self.registry)
+        self.rooms = Gauge("colloque_rooms", "Rooms with somebody in them now.", registry=self.registry)
+        self.participants = Gauge(
+            "colloque_participants", "Participants now, by where they stand.", ["state"], registry=self.registry
+        )
+        self.hellos = Counter(
+            "colloque_hellos", "First messages, by their result: welcome or a refusal code.", ["result"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.messages = Counter(
+            "colloque_messages", "Signalling messages, by direction (in, out) and type.", ["direction", "type"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.problems = Counter(
+            "colloque_problems", "Messages that were not carried out, by code.", ["code"], registry=self.registry
+        )
+        self.closes = Counter(
+            "colloque_socket_closes", "WebSockets closed, by reason.", ["reason"], registry=self.registry
+        )
+        self.join_seconds = Histogram(
+            "colloque_join_seconds", "From `join` received to everybody else told.", buckets=_JOIN_BUCKETS_S,
+            registry=self.registry,
+        )  # fmt: skip
+        self.http_requests = Counter(
+            "colloque_http_requests", "HTTP requests, by route and status class (2xx, 4xx...).", ["route", "status"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.http_seconds = Histogram(
+            "colloque_http_seconds", "HTTP requests, from whole request to whole answer; WebSockets left out.",
+            ["route"], buckets=_HTTP_BUCKETS_S, registry=self.registry,
+        )  # fmt: skip
+        self.connections_refused = Counter(
+            "colloque_http_connections_refused", "TCP connections closed at once: too many from one address.",
+            registry=self.registry,
+        )  # fmt: skip
+        self.loop_lag_seconds = Histogram(
+            "colloque_loop_lag_seconds", "How late the event loop runs what is due.", buckets=_LAG_BUCKETS_S,
+            registry=self.registry,
+        )  # fmt: skip
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def exposition(self) -> bytes:
+        """Return the text that Prometheus scrapes, of type `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
