@@ -1,0 +1,1 @@
+"""The compiled fast path: what happens to every packet, and nothing else. See ../README.md."""
