@@ -17,6 +17,30 @@ from msgspec import Meta, Struct
 from server.errors import ProtocolError
 
 VERSION = 1
+CLOSE_CODES = {
+    "bad_message": 4400,
+    "bad_order": 4400,
+    "version_unsupported": 4400,
+    "link_unknown": 4401,
+    "link_not_yet": 4401,
+    "link_expired": 4401,
+    "link_revoked": 4401,
+    "refused": 4403,
+    "removed": 4403,
+    "transferred": 4403,
+    "room_full": 4403,
+    "hello_timeout": 4408,
+    "dead": 4408,
+    "slow_reader": 4408,
+    "taken_over": 4409,
+    "room_ended": 4410,
+    "rate_limited": 4429,
+    "too_many_connections": 4429,
+    "too_large": 1009,
+    "internal": 1011,
+    "going_away": 1012,
+}
+"""WebSocket close code of each reason to close (RFC 6455 section 7.4: 4000 to 4999 are the application's)."""
 MAX_MESSAGE_BYTES = 65_536
 """One message, either way. RFC 9429 sets no limit for SDP; a 12-section Chromium offer has about 20 KiB."""
 
@@ -36,11 +60,18 @@ TrackState = Literal["on", "off", "missing", "interrupted"]
 """`interrupted`: the device was taken away (a phone call, another program); it may come back by itself."""
 
 
-class Message(Struct, frozen=True, kw_only=True, rename="camel", tag_field="type", omit_defaults=True):
+class Hidden(Struct, frozen=True):
+    """Base of everything that travels: it carries names, secrets, addresses or SDP, so that it never prints them."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class Message(Hidden, frozen=True, kw_only=True, rename="camel", tag_field="type", omit_defaults=True):
     """What every message has in common: a `type` on the wire, immutability, defaults left out."""
 
 
-class IceServer(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class IceServer(Hidden, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """RTCIceServer (W3C WebRTC section 4.2.4)."""
 
     urls: list[str]
@@ -48,14 +79,14 @@ class IceServer(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults
     credential: str | None = None
 
 
-class SessionDescription(Struct, frozen=True, kw_only=True, rename="camel"):
+class SessionDescription(Hidden, frozen=True, kw_only=True, rename="camel"):
     """RTCSessionDescriptionInit; `rollback` never crosses the wire."""
 
     type: Literal["offer", "answer"]
     sdp: Sdp
 
 
-class IceCandidate(Struct, frozen=True, kw_only=True, rename="camel"):
+class IceCandidate(Hidden, frozen=True, kw_only=True, rename="camel"):
     """RTCIceCandidateInit; an empty `candidate` says that there are no more (RFC 8838)."""
 
     candidate: Annotated[str, Meta(max_length=1024)]
@@ -64,7 +95,7 @@ class IceCandidate(Struct, frozen=True, kw_only=True, rename="camel"):
     username_fragment: Annotated[str, Meta(max_length=256)] | None = None
 
 
-class Peer(Struct, frozen=True, kw_only=True, rename="camel"):
+class Peer(Hidden, frozen=True, kw_only=True, rename="camel"):
     """Another participant in the conversation, as one participant is told of them."""
 
     id: Id
@@ -79,7 +110,7 @@ class Peer(Struct, frozen=True, kw_only=True, rename="camel"):
     """Whether *you* are the polite one towards this peer (perfect negotiation). The impolite one offers first."""
 
 
-class Visitor(Struct, frozen=True, kw_only=True, rename="camel"):
+class Visitor(Hidden, frozen=True, kw_only=True, rename="camel"):
     """Someone who is not in the conversation, as the clinicians are told of them."""
 
     id: Id
@@ -354,6 +385,11 @@ _decoder = msgspec.json.Decoder(ClientMessage)
 _encoder = msgspec.json.Encoder()
 
 
+def tag(message: Message | type[Message]) -> str:
+    """Return the `type` of a message on the wire."""
+    return str(message.__struct_config__.tag)
+
+
 def decode(data: str | bytes) -> ClientMessage:
     """Parse one message from a client.
 
@@ -369,6 +405,12 @@ def decode(data: str | bytes) -> ClientMessage:
         raise ProtocolError("bad_message", f"does not fit the protocol at {place}") from None
 
 
-def encode(message: ServerMessage) -> str:
-    """Return the wire text of one message to a client."""
-    return _encoder.encode(message).decode()
+def encode(message: ServerMessage) -> bytes:
+    """Return the wire text (UTF-8) of one message to a client."""
+    return _encoder.encode(message)
+
+
+if __name__ == "__main__":
+    from server.signalling import typescript
+
+    print(typescript.declarations(), end="")
