@@ -8,6 +8,7 @@ Order, the later wins: the defaults below, the TOML file (`--config FILE` or `CO
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
@@ -43,6 +44,9 @@ class HttpConfig:
     """A clinic behind one NAT has dozens of people with two sockets each; a flood has thousands."""
     max_joins_per_address_per_minute: int = 120
     """Hellos from one address: a clinic opening at 9:00 fits, guessing 128-bit secrets does not need help."""
+    metrics_token: str = field(default="", metadata={"secret": True})
+    """Bearer token that Prometheus sends for /metrics. Empty: /metrics answers loopback only, and nobody at all once
+    `public_url` is set, because behind a proxy on the same machine everybody comes from loopback."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,20 @@ class TurnConfig:
 
 
 @dataclass(frozen=True)
+class SplitterConfig:
+    """One address, one port: nginx in front of the server and of coturn, with the text of `colloque turn nginx`."""
+
+    addresses: tuple[str, ...] = ()
+    """Where nginx listens. Empty: all of the machine."""
+    port: int = 443
+    inner_port: int = 8443
+    """On loopback, between the two halves of nginx: the one that reads names and the one that serves the pages."""
+    tls_cert: Path | None = None
+    """For the pages; coturn has its own in `[turn]`, which may be the same file."""
+    tls_key: Path | None = None
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """Logs go to standard error."""
 
@@ -128,6 +146,7 @@ class Config:
     store: StoreConfig = field(default_factory=StoreConfig)
     signalling: SignallingConfig = field(default_factory=SignallingConfig)
     turn: TurnConfig = field(default_factory=TurnConfig)
+    splitter: SplitterConfig = field(default_factory=SplitterConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
     @property
@@ -188,8 +207,10 @@ def from_tree(tree: Mapping[str, Any]) -> Config:
 def public_tree(config: Config) -> dict[str, Any]:
     """Return the settings as plain values for showing: secrets are replaced by whether they are set."""
     tree: dict[str, Any] = msgspec.to_builtins(dataclasses.asdict(config), enc_hook=str)
-    if config.turn.secret:
-        tree["turn"]["secret"] = "(set)"
+    for name, section in tree.items():
+        for setting in getattr(type(getattr(config, name)), "__dataclass_fields__", {}).values():
+            if setting.metadata.get("secret") and section[setting.name]:
+                section[setting.name] = "(set)"
     if "@" in config.store.url:
         tree["store"]["url"] = config.store.url.split(":", 1)[0] + "://(set)"
     return tree
@@ -228,6 +249,11 @@ def _check(config: Config) -> None:
         raise ConfigError("`http.tls_cert` and `http.tls_key` go together: set both, or none for plain HTTP")
     if not 0 <= http.port <= 65_535:
         raise ConfigError("`http.port` is a TCP port, 0 to 65535")
+    for proxy in http.trusted_proxies:
+        try:
+            ipaddress.ip_network(proxy, strict=False)
+        except ValueError:
+            raise ConfigError(f"`http.trusted_proxies`: {proxy} is not an address or a network") from None
     if http.public_url and not http.public_url.startswith(("http://", "https://")):
         raise ConfigError("`http.public_url` is an origin such as https://video.example.org")
     if signalling.dead_after_s < 2 * signalling.ping_interval_s:

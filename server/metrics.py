@@ -71,6 +71,12 @@ class Metrics:
             "colloque_http_connections_refused", "TCP connections closed at once: too many from one address.",
             registry=self.registry,
         )  # fmt: skip
+        self.coturn_restarts = Counter(
+            "colloque_coturn_restarts", "Ends of our coturn that we did not ask for.", registry=self.registry
+        )
+        self.coturn_complaints = Counter(
+            "colloque_coturn_complaints", "Error lines of our coturn, by kind.", ["kind"], registry=self.registry
+        )
         self.loop_lag_seconds = Histogram(
             "colloque_loop_lag_seconds", "How late the event loop runs what is due.", buckets=_LAG_BUCKETS_S,
             registry=self.registry,

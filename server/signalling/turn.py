@@ -2,8 +2,9 @@
 
 `websocket.py` asks for the servers of one participant at admission and before each ICE restart; `coturn.py` and
 `colloque turn config` ask for the text. Credentials follow the "REST API for access to TURN services"
-(draft-uberti-behave-turn-rest-00), which coturn calls `use-auth-secret`: the user name says until when it is good and for
-whom, the password is its HMAC under a secret that only coturn and we know, so that nothing needs to be told to coturn.
+(draft-uberti-behave-turn-rest-00), which coturn calls `use-auth-secret`: the user name says until when it is good and
+for whom, the password is its HMAC under a secret that only coturn and we know, so that nothing needs to be told to
+coturn. README.md beside this file says how to run it and what it does not prevent.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from __future__ import annotations
 import base64
 import hmac
 from datetime import datetime
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from server.config import Config, TurnConfig
 from server.errors import ConfigError
 from server.signalling.messages import IceServer
 
 REALM = "colloque"
-"""Sent in every 401 before authentication: short, so that coturn amplifies a spoofed request less (SECURITY.md row 11)."""
+"""Sent in every 401 before authentication: short, so that a spoofed request is amplified less (SECURITY.md row 11)."""
 
 FORBIDDEN_PEERS = tuple(
     map(
@@ -76,31 +77,25 @@ class IceServerSource:
     def for_participant(self, participant_id: str, wall: datetime) -> list[IceServer]:
         """Return the servers for one participant, good for `credential_lifetime_s` from `wall`.
 
-        The credentials name the participant, and coturn counts a participant's allocations over all of their credentials.
+        The credentials name the participant: coturn counts a participant's allocations over all of their credentials.
         """
         if not self._turn:
             return []
-        username, credential = rest_credential(
-            self._secret, participant_id, int(wall.timestamp()) + self._lifetime_s
-        )
+        username, credential = rest_credential(self._secret, participant_id, int(wall.timestamp()) + self._lifetime_s)
         return [
             IceServer(urls=self._stun),
             IceServer(urls=self._turn, username=username, credential=credential),
         ]
 
 
-def rest_credential(
-    secret: bytes, participant_id: str, expires_at: int
-) -> tuple[str, str]:
+def rest_credential(secret: bytes, participant_id: str, expires_at: int) -> tuple[str, str]:
     """Return user name and password for TURN, good until `expires_at` in Unix seconds.
 
     Spec: draft-uberti-behave-turn-rest-00 section 2.2; SHA-1 because coturn and the draft know no other, and HMAC-SHA-1
     is not touched by SHA-1's collisions.
     """
     username = f"{expires_at}:{participant_id}"
-    return username, base64.b64encode(
-        hmac.digest(secret, username.encode(), "sha1")
-    ).decode()
+    return username, base64.b64encode(hmac.digest(secret, username.encode(), "sha1")).decode()
 
 
 def _urls(config: TurnConfig) -> tuple[list[str], list[str]]:
@@ -108,27 +103,22 @@ def _urls(config: TurnConfig) -> tuple[list[str], list[str]]:
     if not config.host:
         return [], []
     host = f"[{config.host}]" if ":" in config.host else config.host
-    turn = [
-        f"turn:{host}:{config.port}?transport={transport}"
-        for transport in ("udp", "tcp")
-    ]
+    turn = [f"turn:{host}:{config.port}?transport={transport}" for transport in ("udp", "tcp")]
     if _offers_tls(config):
         turn.append(f"turns:{host}:{config.public_tls_port}?transport=tcp")
     return [f"stun:{host}:{config.port}"], turn
 
 
 def _offers_tls(config: TurnConfig) -> bool:
-    """Whether browsers can reach coturn by TLS: with our certificate, or on the clinic's own coturn, which has its own."""
-    return bool(config.public_tls_port) and (
-        config.tls_cert is not None or not config.managed
-    )
+    """Whether browsers can reach coturn by TLS: with our certificate; the clinic's own coturn has one of its own."""
+    return bool(config.public_tls_port) and (config.tls_cert is not None or not config.managed)
 
 
 def render_coturn(config: Config, secret: str) -> str:
     """Return coturn's configuration: it relays between participants and to our media server, and nowhere else.
 
-    The text holds the secret: keep it in a file of mode 0600. Every line is there for a row of SECURITY.md (8 to 11, 22),
-    and tests/interop/test_coturn.py holds the rows against Debian's coturn.
+    The text holds the secret: keep it in a file of mode 0600. Every line is there for a row of SECURITY.md (8 to 11,
+    22), and tests/interop/test_coturn.py holds the rows against Debian's coturn 4.6.1.
 
     Raises:
         ConfigError: A coturn behind a one-to-one NAT whose own address is not told.
@@ -153,11 +143,7 @@ def render_coturn(config: Config, secret: str) -> str:
         "# Where it listens.",
         *(f"listening-ip={address}" for address in turn.listen_addresses),
         *(f"relay-ip={address}" for address in turn.listen_addresses),
-        *(
-            [f"external-ip={turn.external_address}/{turn.listen_addresses[0]}"]
-            if turn.external_address
-            else []
-        ),
+        *([f"external-ip={turn.external_address}/{turn.listen_addresses[0]}"] if turn.external_address else []),
         f"listening-port={turn.port}",
         f"min-port={turn.relay_min_port}",
         f"max-port={turn.relay_max_port}",
@@ -166,6 +152,7 @@ def render_coturn(config: Config, secret: str) -> str:
         "# How much: per participant, over all of their credentials, and for everybody.",
         f"user-quota={turn.max_allocations_per_user}",
         f"total-quota={turn.max_allocations}",
+        "# An allocation that nobody refreshes is gone after this many seconds (coturn's default is an hour).",
         "max-allocate-lifetime=600",
         "",
         "# What it does not do.",
@@ -177,20 +164,30 @@ def render_coturn(config: Config, secret: str) -> str:
         "response-origin-only-with-rfc5780",
         "no-software-attribute",
         "",
-        "# Nothing about anybody on disk.",
-        "log-file=stdout",
+        "# Nothing about anybody on disk or in a journal: even its errors hold user names and addresses. Ours to",
+        "# supervise, it writes them to us, and we count them. It wants a database; an empty one in memory does.",
+        *(["log-file=stdout"] if turn.managed else ["log-file=/dev/null", "no-stdout-log"]),
         "simple-log",
         "pidfile=/dev/null",
+        "userdb=:memory:",
         "",
         "# Where it relays to: exact addresses of its own and of the media server, then no special or private range.",
         *(f"allowed-peer-ip={address}" for address in _own_addresses(turn)),
-        *(f"denied-peer-ip={network[0]}-{network[-1]}" for network in FORBIDDEN_PEERS),
+        *(f"denied-peer-ip={_first(network)}-{network[-1]}" for network in FORBIDDEN_PEERS),
     ]
     return "\n".join(lines) + "\n"
 
 
+def _first(network: IPv4Network | IPv6Network) -> IPv4Address | IPv6Address:
+    """Return where a denied range begins for coturn.
+
+    One that began with `::` would deny all of IPv4 too (coturn 4.6.1 takes it for "any"); `::` itself is denied anyway.
+    """
+    return network[1] if network[0] == IPv6Address("::") else network[0]
+
+
 def _tls_lines(turn: TurnConfig) -> list[str]:
-    """TLS 1.2 or later, with forward secrecy. No DTLS: no browser speaks it to TURN, and it answers strangers at length."""
+    """TLS 1.2 or later, with forward secrecy. No DTLS: no browser speaks it to TURN, and its answers are long."""
     if turn.tls_cert is None or turn.tls_key is None:
         return ["no-tls", "no-dtls"]
     return [
@@ -214,6 +211,4 @@ def _own_addresses(turn: TurnConfig) -> list[IPv4Address | IPv6Address]:
     try:
         return list(dict.fromkeys(ip_address(text) for text in named if text))
     except ValueError as error:
-        raise ConfigError(
-            f"`turn` addresses are exact IP addresses, without port or range: {error}"
-        ) from None
+        raise ConfigError(f"`turn` addresses are exact IP addresses, without port or range: {error}") from None
