@@ -23,7 +23,6 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self, TypeVar
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -51,6 +51,7 @@ from server.records import (
     Tenant,
     Topology,
 )
+from server.redact import describe
 
 __all__ = [
     "ApiKeyRecord",
@@ -81,7 +82,7 @@ _CLOSE_S = 5.0
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger()
 
 
 @dataclass
@@ -169,7 +170,9 @@ class Store:
                     await asyncio.sleep(pause)
         if left := len(self._queued_seats) + len(self._queued_events):
             self.statistics.lost += left
-            _log.error("the database did not come back: %d facts of the last minutes are lost", left)
+            _log.error("store.lost_at_close", facts=left)
+            self._queued_seats.clear()
+            self._queued_events.clear()
         await self._engine.dispose()
 
     async def ready(self) -> bool:
@@ -519,7 +522,7 @@ class Store:
 
     def _lose(self, what: str, identity: str) -> None:
         self.statistics.lost += 1
-        _log.error("the queue of the database is full: %s of %s is lost", what, shorten(identity))
+        _log.error("store.queue_full", lost=what, id=shorten(identity))
 
     async def _write_behind(self) -> None:
         attempt = 0
@@ -533,9 +536,7 @@ class Store:
             except (exc.SQLAlchemyError, OSError) as error:
                 pause = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
                 attempt += 1
-                _log.warning(
-                    "the database does not take the queue (%s), next try in %.2f s", type(error).__name__, pause
-                )
+                _log.warning("store.not_written", queued=self.statistics.queued, retry_s=pause, **describe(error))
                 await asyncio.sleep(pause)
                 self._wake.set()
 
@@ -586,7 +587,7 @@ class Store:
                     raise
                 self.statistics.rejected += 1
                 what = few_events[0].kind if few_events else "seat"
-                _log.error("the database refuses a %s for good (%s)", what, type(error).__name__)
+                _log.error("store.rejected", what=what, **describe(error))
 
 
 _TENANT = sa.select(tables.tenants).where(tables.tenants.c.slug == sa.bindparam("slug"))
