@@ -121,9 +121,14 @@ def render_coturn(config: Config, secret: str) -> str:
     22), and tests/interop/test_coturn.py holds the rows against Debian's coturn 4.6.1.
 
     Raises:
-        ConfigError: A coturn behind a one-to-one NAT whose own address is not told.
+        ConfigError: A coturn behind a one-to-one NAT whose own address is not told, or quotas that do not protect.
     """
     turn = config.turn
+    if 2 * turn.max_allocations > turn.relay_max_port - turn.relay_min_port + 1:
+        # Two: EVEN-PORT may reserve the next port beside its own (RFC 8656 section 18.6).
+        raise ConfigError(
+            "`turn.max_allocations` is more than half of the ports from `relay_min_port` to `relay_max_port`"
+        )
     if turn.external_address and len(turn.listen_addresses) != 1:
         raise ConfigError(
             "`turn.external_address` needs the one address of coturn behind it in `turn.listen_addresses`"
