@@ -5,8 +5,8 @@
     192.168.1.2                45.80.0.10                      192.168.2.2
 
 The addresses look globally routable, so that the shipped coturn configuration is used unchanged; nothing leaves the
-namespaces. Names carry the lab's own prefix: a lab that starts first removes what an aborted run left, and nothing else.
-It needs root, and says so by failing.
+namespaces. Names carry the lab's own prefix: a lab first removes what an aborted run left, and nothing else. It needs
+root, and says so by failing.
 """
 
 from __future__ import annotations
@@ -117,10 +117,8 @@ def stop(process: subprocess.Popen[bytes], patience_s: float = 5.0) -> None:
     """Ask a program and its children to end, then make them."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(patience_s)
-    except subprocess.TimeoutExpired:
-        pass
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

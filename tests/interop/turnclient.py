@@ -143,7 +143,7 @@ class TurnClient:
                 return reply
 
     def request(self, kind: int, attributes: bytes = b"", transaction: bytes = b"") -> Reply:
-        """Send a request with the long-term credentials, asking for realm and nonce as needed (RFC 8489 section 9.2)."""
+        """Send a request with long-term credentials, fetching realm and nonce as needed (RFC 8489 section 9.2)."""
         for _ in range(3):
             transaction = transaction or os.urandom(12)
             reply = self.exchange(
