@@ -1,0 +1,107 @@
+// @ts-check
+/** The pictures of the others: one tile each, up to four, in a grid that follows the number of people. */
+
+import { all, copy, find, initials, write } from '../dom.js';
+
+/** Dispatches `blocked` when the browser refuses to play sound before a click, `played` when it plays again. */
+export class Tiles extends EventTarget {
+  /**
+   * @param {HTMLElement} root
+   * @param {import('../i18n.js').Words} words
+   */
+  constructor(root, words) {
+    super();
+    this.root = root;
+    this.words = words;
+    /** @type {Map<string, HTMLElement>} */
+    this.tiles = new Map();
+    /** Media connection of each peer, as the client told it last. @type {Map<string, string>} */
+    this.media = new Map();
+  }
+
+  /**
+   * Draw one person, new or changed.
+   *
+   * @param {import('../rtc/client.js').Peer} peer
+   */
+  draw(peer) {
+    let tile = this.tiles.get(peer.id);
+    if (!tile) {
+      tile = copy('tile');
+      this.words.render(tile);
+      find('video', tile).dataset.peer = peer.id;
+      this.tiles.set(peer.id, tile);
+      this.root.append(tile);
+    }
+    const video = /** @type {HTMLVideoElement} */ (find('video', tile));
+    if (peer.stream && video.srcObject !== peer.stream) {
+      video.srcObject = peer.stream;
+      void this.play(video);
+    }
+    const name = peer.name || this.words.say(`role.${peer.role}`);
+    write(find('[data-name]', tile), name);
+    write(find('.initials', tile), initials(name));
+    video.setAttribute('aria-label', this.words.say('call.picture_of', { name }));
+    const dark = peer.camera !== 'on';
+    tile.toggleAttribute('data-dark', dark);
+    write(find('[data-blank-words]', tile), dark ? this.words.say(`blank.camera_${peer.camera}`) : '');
+    find('[data-muted]', tile).hidden = peer.microphone === 'on';
+    const words = this.interruption(peer);
+    const line = find('[data-words]', tile);
+    write(line, words);
+    line.hidden = !words;
+    this.root.dataset.count = String(this.tiles.size);
+  }
+
+  /**
+   * What keeps this person from being seen and heard now, in words; '' when nothing does.
+   *
+   * @param {import('../rtc/client.js').Peer} peer
+   */
+  interruption(peer) {
+    const name = peer.name || this.words.say(`role.${peer.role}`);
+    const media = this.media.get(peer.id);
+    if (peer.connection === 'reconnecting') return this.words.say('call.peer_reconnecting', { name });
+    if (media === 'interrupted') return this.words.say('call.peer_interrupted', { name });
+    if (media === 'failed') return this.words.say('call.peer_failed', { name });
+    if (peer.microphone === 'interrupted') return this.words.say('call.peer_microphone_taken', { name });
+    return '';
+  }
+
+  /** @param {string} id */
+  remove(id) {
+    this.tiles.get(id)?.remove();
+    this.tiles.delete(id);
+    this.media.delete(id);
+    this.root.dataset.count = String(this.tiles.size);
+  }
+
+  clear() {
+    for (const id of [...this.tiles.keys()]) this.remove(id);
+  }
+
+  /**
+   * Play with sound; when that is refused, play the picture and ask for a click.
+   *
+   * @param {HTMLVideoElement} video
+   */
+  async play(video) {
+    try {
+      await video.play();
+    } catch (error) {
+      if (!(error instanceof DOMException) || error.name !== 'NotAllowedError') return; // a newer stream took over
+      video.muted = true;
+      void video.play().catch(() => undefined);
+      this.dispatchEvent(new Event('blocked'));
+    }
+  }
+
+  /** From within a click: let everybody be heard. */
+  async hear() {
+    this.dispatchEvent(new Event('played'));
+    for (const video of /** @type {HTMLVideoElement[]} */ (all('video', this.root))) {
+      video.muted = false;
+      await this.play(video);
+    }
+  }
+}

@@ -1,0 +1,287 @@
+// @ts-check
+/**
+ * Entry of the page: builds the client, the devices and the views, and decides which view follows from what the client says.
+ *
+ *     connecting → welcome → devices → waiting → call → ended        each may turn into `problem`
+ */
+
+import { Client } from '../rtc/client.js';
+import { Devices } from '../rtc/devices.js';
+import { stayAwake } from './awake.js';
+import { Consultation } from './consultation.js';
+import { button, find, write } from './dom.js';
+import { Equipment } from './equipment.js';
+import { Words } from './i18n.js';
+import { Lobby } from './lobby.js';
+import { Problems } from './problems.js';
+import { tabStorage } from './storage.js';
+import { Views } from './views.js';
+
+/**
+ * What the server wrote into the page.
+ *
+ * @typedef {object} PageData
+ * @property {{slug: string, name: string, language: string, colour: string, logo: string}} tenant
+ * @property {boolean} embed
+ * @property {string[]} origins
+ * @property {import('./i18n.js').Language} language
+ * @property {import('./i18n.js').Catalogue} catalogue
+ * @property {string} version
+ */
+
+const HAVE_JOINED = new Set(['admitted', 'joined']);
+
+class Room {
+  /** @param {PageData} page */
+  constructor(page) {
+    const parameters = new URLSearchParams(location.search);
+    this.page = page;
+    this.words = new Words(page.language, page.catalogue);
+    this.words.render(document);
+    this.views = new Views(this.words);
+    const secret = decodeURIComponent(location.hash.slice(1));
+    this.client = new Client({
+      url: `${location.origin.replace(/^http/, 'ws')}/ws`,
+      tenant: page.tenant.slug,
+      secret,
+      language: page.language,
+      storage: tabStorage(`${page.tenant.slug}/${secret}`),
+    });
+    this.devices = new Devices();
+    this.equipment = new Equipment(this.devices, this.client);
+    this.lobby = new Lobby(this.equipment, this.words, page.tenant.name);
+    this.consultation = new Consultation(this.client, this.equipment, this.views, this.words);
+    this.problems = new Problems(this.views, this.words, {
+      retry: () => this.retry(),
+      without: () => this.showDevices(),
+      continue: () => this.client.takeOver(),
+      copy: () => void navigator.clipboard?.writeText(location.href),
+    });
+    /** The person has said that they are ready: from now on they are taken along without another click. */
+    this.entered = false;
+    /** The browser was asked for the devices on this page. */
+    this.asked = false;
+    /** @type {{by: string, reason: string} | null} */
+    this.end = null;
+    if (parameters.get('debug') === '1') Object.assign(globalThis, { __colloque: { client: this.client, devices: this.devices } });
+    this.wire();
+  }
+
+  wire() {
+    const { client, lobby } = this;
+    this.drawLanguage();
+    this.words.addEventListener('change', () => {
+      this.drawLanguage();
+      this.writeEnd();
+      this.writeBanner();
+    });
+    find('[data-language]').addEventListener('click', () => void this.switchLanguage());
+    lobby.addEventListener('allow', () => void this.allow());
+    lobby.addEventListener('skip', () => this.showDevices());
+    lobby.addEventListener('enter', () => this.enter());
+    lobby.addEventListener('leave', () => this.leave());
+    this.consultation.addEventListener('leave', () => this.leave());
+    button('come-back').addEventListener('click', () => this.comeBack());
+    this.equipment.addEventListener('change', () => this.writeBanner());
+
+    client.addEventListener('state', (event) => void this.onState(/** @type {CustomEvent} */ (event).detail));
+    client.addEventListener('signalling', () => this.writeBanner());
+    client.addEventListener('told', (event) => this.onTold(/** @type {CustomEvent} */ (event).detail.text));
+    client.addEventListener('occupied', () => this.problems.show({ code: 'occupied' }));
+    client.addEventListener('refused', (event) => this.onRefused(/** @type {CustomEvent} */ (event).detail));
+    client.addEventListener('ended', (event) => this.onEnded(/** @type {CustomEvent} */ (event).detail));
+    client.addEventListener('problem', (event) => {
+      const { code, message } = /** @type {CustomEvent} */ (event).detail;
+      const sentence = this.words.has(`error.${code}`) ? this.words.say(`error.${code}`) : message;
+      this.views.banner(sentence);
+      setTimeout(() => this.writeBanner(), 8000);
+    });
+  }
+
+  start() {
+    if (!globalThis.RTCPeerConnection) return this.problems.show({ code: 'unsupported' });
+    if (!globalThis.isSecureContext) return this.problems.show({ code: 'insecure_context' });
+    this.client.connect();
+  }
+
+  /** @param {{state: string, place?: number | null, expected?: boolean, reason?: string}} detail */
+  async onState({ state, place, expected, reason }) {
+    const { client, lobby, views } = this;
+    if (client.self) lobby.setSelf(client.self);
+    if (state === 'connecting') return;
+    if (state === 'waiting') {
+      lobby.setStanding({ place: place ?? null, expected: expected ?? false });
+      if (reason) lobby.hear(reason, this.words.say('waiting.sent_back'));
+      this.entered = true;
+      this.consultation.clear();
+      views.show('waiting');
+      stayAwake(true);
+      await this.reopen();
+    } else if (HAVE_JOINED.has(state)) {
+      if (state === 'joined') {
+        this.entered = true;
+        this.showCall();
+        await this.reopen();
+      } else if (this.entered) client.join();
+      else if (views.current === 'connecting' || views.current === 'problem') await this.greet();
+    } else if (state === 'arrived') {
+      if (this.entered) client.ready();
+      else if (views.current === 'connecting' || views.current === 'problem') await this.greet();
+    } else if (state === 'left') {
+      if (this.end || views.current === 'call' || views.current === 'waiting') this.showEnd(this.end ?? { by: 'self', reason: reason ?? '' });
+      else if (views.current === 'connecting') await this.greet();
+    }
+  }
+
+  /** The first view with something to do: the explanation, unless a clinician's browser has allowed everything already. */
+  async greet() {
+    const role = this.client.self?.role;
+    if (role === 'observer') {
+      this.views.show('welcome');
+      button('allow-devices').hidden = true;
+      return;
+    }
+    if (role === 'clinician' && (await this.allowedBefore())) return this.allow();
+    this.views.show('welcome');
+  }
+
+  /** Whether the browser will open both devices without a question. */
+  async allowedBefore() {
+    try {
+      const names = /** @type {PermissionName[]} */ (['camera', 'microphone']);
+      const answers = await Promise.all(names.map((name) => navigator.permissions.query({ name })));
+      return answers.every((answer) => answer.state === 'granted');
+    } catch {
+      return false; // this browser does not tell
+    }
+  }
+
+  async allow() {
+    this.asked = true;
+    this.lobby.prompting(true);
+    const code = await this.equipment.ask();
+    this.lobby.prompting(false);
+    if (code && !this.entered) this.problems.show({ code });
+    else this.showDevices();
+  }
+
+  showDevices() {
+    if (this.entered) return;
+    this.views.show('devices');
+  }
+
+  /** After a reload the person was already in: open what they had allowed, without asking them anything. */
+  async reopen() {
+    if (this.asked || this.client.self?.role === 'observer') return;
+    this.asked = true;
+    await this.equipment.ask();
+  }
+
+  enter() {
+    this.entered = true;
+    this.asked = true;
+    if (this.client.self?.role === 'clinician' || this.client.state === 'admitted') this.client.join();
+    else this.client.ready();
+  }
+
+  showCall() {
+    this.end = null;
+    this.lobby.forget();
+    this.consultation.enter();
+    this.views.show('call');
+    stayAwake(true);
+  }
+
+  leave() {
+    this.end = { by: 'self', reason: '' };
+    this.client.leave();
+    this.showEnd(this.end);
+  }
+
+  /** @param {{by: string, reason: string}} detail */
+  onEnded(detail) {
+    this.showEnd(detail);
+  }
+
+  /** @param {{by: string, reason: string}} end */
+  showEnd(end) {
+    this.end = end;
+    this.entered = false;
+    this.consultation.clear();
+    this.equipment.stop();
+    stayAwake(false);
+    this.writeEnd();
+    this.views.show('ended');
+  }
+
+  writeEnd() {
+    if (!this.end) return;
+    const { by, reason } = this.end;
+    const { words } = this;
+    write(find('[data-ended-title]'), words.say(by === 'self' ? 'ended.title_self' : 'ended.title'));
+    write(find('[data-ended-text]'), words.say(`ended.${by}`));
+    write(find('[data-ended-aside]'), words.say(by === 'self' ? 'ended.aside_self' : 'ended.aside'));
+    const quote = find('[data-view="ended"] [data-reason]');
+    write(quote, reason);
+    quote.hidden = !reason;
+    button('come-back').hidden = by !== 'self';
+    this.views.retitle();
+  }
+
+  comeBack() {
+    this.end = null;
+    this.asked = false;
+    this.entered = true;
+    void this.reopen();
+    this.client.connect();
+  }
+
+  /** @param {{code: string, message: string, reason: string}} detail */
+  onRefused(detail) {
+    this.consultation.clear();
+    this.equipment.stop();
+    stayAwake(false);
+    if (detail.code === 'room_ended') return this.showEnd({ by: 'before', reason: detail.reason });
+    this.asked = false;
+    this.problems.show(detail);
+  }
+
+  retry() {
+    const code = this.views.main.dataset.code ?? '';
+    if (code.startsWith('permission') || code.startsWith('device')) void this.allow();
+    else location.reload();
+  }
+
+  /** @param {string} text */
+  onTold(text) {
+    this.lobby.hear(text, this.words.say('waiting.message_from'));
+  }
+
+  /** One calm line, the most important thing first; the picture is never hidden. */
+  writeBanner() {
+    const { words, equipment, client } = this;
+    const inside = ['waiting', 'call', 'devices'].includes(this.views.current);
+    const { microphone, camera } = equipment.media;
+    let sentence = '';
+    if (inside && client.signalling === 'reconnecting') sentence = words.say('banner.reconnecting');
+    else if (inside && microphone === 'interrupted' && camera === 'interrupted') sentence = words.say('banner.both_interrupted');
+    else if (inside && microphone === 'interrupted') sentence = words.say('banner.microphone_interrupted');
+    else if (inside && camera === 'interrupted') sentence = words.say('banner.camera_interrupted');
+    this.views.banner(sentence);
+  }
+
+  drawLanguage() {
+    const other = this.words.language === 'fr' ? 'en' : 'fr';
+    const control = find('[data-language]');
+    control.lang = other;
+    control.textContent = other === 'fr' ? 'Français' : 'English';
+  }
+
+  async switchLanguage() {
+    const other = this.words.language === 'fr' ? 'en' : 'fr';
+    await this.words.use(other);
+    this.client.setLanguage(other);
+  }
+}
+
+new Room(JSON.parse(document.getElementById('page')?.textContent ?? '{}')).start();
