@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import msgspec
 
@@ -27,12 +27,14 @@ class Catalogue:
     """
 
     def __init__(self, sentences: Mapping[str, Mapping[str, str]]) -> None:
-        self._sentences = {language: MappingProxyType(dict(sentences[language])) for language in LANGUAGES}
+        self._sentences: dict[str, Mapping[str, str]] = {
+            language: MappingProxyType(dict(sentences[language])) for language in LANGUAGES
+        }
 
     @classmethod
     def load(cls) -> Catalogue:
         """Read the files shipped with the code. [IO]"""
-        sentences = {
+        sentences: dict[str, dict[str, str]] = {
             language: msgspec.json.decode((_FOLDER / f"{language}.json").read_bytes(), type=dict[str, str])
             for language in LANGUAGES
         }
@@ -48,4 +50,4 @@ class Catalogue:
 
     def language(self, language: str) -> Mapping[str, str]:
         """Return every sentence of one language; of French when we do not speak the one asked for."""
-        return self._sentences[cast(Language, language) if language in LANGUAGES else LANGUAGES[0]]
+        return self._sentences[language if language in LANGUAGES else LANGUAGES[0]]

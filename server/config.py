@@ -66,7 +66,7 @@ class SignallingConfig:
     ping_interval_s: float = 1.5
     """Two pings fit in `dead_after_s`, with one to lose."""
     dead_after_s: float = 4.0
-    """No message for this long: the other end is gone. Long enough for a Wi-Fi to 4G handover, short enough to be told."""
+    """No message for this long: the other end is gone. Long enough for a handover to 4G, short enough to be told."""
     left_after_s: float = 60.0
     """Then the others see "left" instead of "reconnecting". The seat itself lasts until the room ends."""
     max_queued_bytes: int = 262_144
@@ -106,7 +106,7 @@ class TurnConfig:
     credential_lifetime_s: int = 600
     """A stolen credential is worth ten minutes (SECURITY.md row 10)."""
     max_allocations_per_user: int = 12
-    """coturn `user-quota`. A browser allocates one per server URL, interface and peer: 3 URLs x 4 with room to restart."""
+    """coturn `user-quota`. A browser allocates one per server URL, interface and peer: 3 URLs x 4."""
     max_allocations: int = 1200
     """coturn `total-quota`."""
     media_addresses: tuple[str, ...] = ()
@@ -161,6 +161,7 @@ class Config:
             return self.http.public_url.rstrip("/")
         scheme = "https" if self.http.tls_cert else "http"
         host = "localhost" if self.http.host in ("127.0.0.1", "::1") else self.http.host
+        host = f"[{host}]" if ":" in host else host
         return f"{scheme}://{host}:{self.http.port}"
 
 
@@ -208,9 +209,10 @@ def public_tree(config: Config) -> dict[str, Any]:
     """Return the settings as plain values for showing: secrets are replaced by whether they are set."""
     tree: dict[str, Any] = msgspec.to_builtins(dataclasses.asdict(config), enc_hook=str)
     for name, section in tree.items():
-        for setting in getattr(type(getattr(config, name)), "__dataclass_fields__", {}).values():
-            if setting.metadata.get("secret") and section[setting.name]:
-                section[setting.name] = "(set)"
+        if isinstance(section, dict):
+            for setting in dataclasses.fields(getattr(config, name)):
+                if setting.metadata.get("secret") and section[setting.name]:
+                    section[setting.name] = "(set)"
     if "@" in config.store.url:
         tree["store"]["url"] = config.store.url.split(":", 1)[0] + "://(set)"
     return tree
@@ -261,4 +263,6 @@ def _check(config: Config) -> None:
     if turn.relay_min_port > turn.relay_max_port:
         raise ConfigError("`turn.relay_min_port` is above `turn.relay_max_port`")
     if turn.host and not turn.secret and not turn.managed:
-        raise ConfigError("`turn.secret` is missing: the same value as coturn's static-auth-secret, or `turn.managed = true`")
+        raise ConfigError(
+            "`turn.secret` is missing: the same value as coturn's static-auth-secret, or `turn.managed = true`"
+        )

@@ -4,13 +4,14 @@
 
     socket -> Guard (count per address) -> aiohttp.web.RequestHandler -> `whole_bodies` middleware -> handlers
 
-* A request head that is not complete `header_timeout_s` after the connection opened, or after the answer before it, closes
-  the connection, as does idle keep-alive. aiohttp has no header timeout by that name: its `keepalive_timeout` counts from
-  the opening of the connection and is not moved by bytes that do not complete a head (3.14), which is exactly that; the
-  minor version is pinned in pyproject.toml and `tests/server/test_httpguard.py` holds it to the behaviour.
+* A request head that is not complete `header_timeout_s` after the connection opened, or after the answer before it,
+  closes the connection, as does idle keep-alive. aiohttp has no header timeout by that name: its `keepalive_timeout`
+  counts from the opening of the connection and is not moved by bytes that do not complete a head (3.14), which is just
+  that. pyproject.toml pins the minor version and `tests/server/test_httpguard.py` holds it to the behaviour; no private
+  name of aiohttp is read.
 * A TLS handshake gets the same time (`listen`), a request body too (`whole_bodies`), counted from its head.
-* One address has at most `max_connections_per_address` connections, an IPv6 /64 counting as one. Trusted proxies are not
-  counted: they speak for everybody, and have limits of their own.
+* One address has at most `max_connections_per_address` connections, an IPv6 /64 counting as one. Trusted proxies are
+  not counted: they speak for everybody, and have limits of their own. A connection counts once its handshake is done.
 
 Spec: SECURITY row 15. Cost: one dictionary entry per address with an open connection.
 """
@@ -94,9 +95,7 @@ class Guard:
         error_headers: Headers of the answers that never reach the application (a malformed request).
     """
 
-    def __init__(
-        self, server: web.Server, config: HttpConfig, metrics: Metrics, error_headers: dict[str, str]
-    ) -> None:
+    def __init__(self, server: web.Server, config: HttpConfig, metrics: Metrics, error_headers: dict[str, str]) -> None:
         self.server = server
         self.metrics = metrics
         self.error_headers = error_headers
@@ -172,7 +171,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer a request that the application never saw or could not answer: the status, and nothing of its content."""
+        """Answer a request that the application never saw or could not answer: the status, and nothing it contained."""
         if status >= 500 and exc is not None:
             _log.error("http.failed", **describe(exc))
         self._guard.metrics.http_requests.labels(route="malformed", status=f"{status // 100}xx").inc()
@@ -183,15 +182,16 @@ class _Connection(web.RequestHandler):
         return answer
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """aiohttp's arguments hold addresses and request lines; keep the exception's type and place."""
+        """Aiohttp's arguments hold addresses and request lines; keep the exception's type and place."""
         error = kw.get("exc_info")
         _log.error("http.failed", **(describe(error) if isinstance(error, BaseException) else {}))
 
 
 def whole_bodies(timeout_s: float) -> Middleware:
-    """Return a middleware that has the whole request body, within the time and `client_max_size`, before the handler runs.
+    """Return a middleware that has the whole request body before the handler runs.
 
-    Too slow is answered 408, too large 413. Our bodies are small JSON documents and one logo; nothing streams in.
+    It has to come within the time and within `client_max_size`. Too slow is answered 408, too large 413. Our bodies are
+    small JSON documents and one logo; nothing streams in.
     """
 
     @web.middleware

@@ -3,9 +3,9 @@
     log = structlog.get_logger(); log.info("room.ended", room=shorten(room_id), reason="clinician")
 
 An event is a short dotted name with codes, numbers and shortened ids; never a name, token, address or SDP. What might
-slip through is caught by construction: `Private` values show `***`, an exception is told by `redact.describe` without its
-message, and a record from a library (aiohttp, asyncio, SQLAlchemy) keeps its constant template but loses its arguments,
-because these are where addresses, request lines and query parameters are.
+slip through is caught by construction: `Private` values show `***`, an exception is told by `redact.describe` without
+its message, and a record from a library (aiohttp, asyncio, SQLAlchemy) keeps its constant template but loses its
+arguments, because these are where addresses, request lines and query parameters are.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import structlog
 from server.config import LogConfig
 from server.redact import Private, describe
 
+_MAX_TEMPLATE = 120
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -48,7 +49,7 @@ def setup(config: LogConfig) -> None:
 
 
 def hide_private(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """structlog processor: replace private values and the messages of exceptions, at any depth."""
+    """Structlog processor: replace private values and the messages of exceptions, at any depth."""
     error = event.pop("exc_info", None)
     if error is True:
         error = sys.exc_info()[1]
@@ -79,6 +80,5 @@ class _LibraryHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         level = "error" if record.levelno >= logging.ERROR else "warning"
-        getattr(structlog.get_logger(), level)(
-            "library", logger=record.name, template=str(record.msg).partition("\n")[0][:120], exc_info=error
-        )
+        template = str(record.msg).partition("\n")[0][:_MAX_TEMPLATE]
+        getattr(structlog.get_logger(), level)("library", logger=record.name, template=template, exc_info=error)

@@ -1,8 +1,8 @@
 """Everything that is counted, in one place, for Prometheus.
 
-Names follow the Prometheus conventions: `colloque_` first, base units (`_seconds`), `_total` for counters. No label ever
-names a person, a room, a tenant, an address or a link: labels are codes from short fixed lists, so that the number of time
-series does not grow with use and /metrics tells nothing about anybody.
+Names follow the Prometheus conventions: `colloque_` first, base units (`_seconds`), `_total` for counters. No label
+ever names a person, a room, a tenant, an address or a link: labels are codes from short fixed lists, so that the number
+of time series does not grow with use and /metrics tells nothing about anybody.
 """
 
 from __future__ import annotations
@@ -79,6 +79,14 @@ class Metrics:
         )
         self.loop_lag_seconds = Histogram(
             "colloque_loop_lag_seconds", "How late the event loop runs what is due.", buckets=_LAG_BUCKETS_S,
+            registry=self.registry,
+        )  # fmt: skip
+        self.coturn_restarts = Counter(
+            "colloque_coturn_restarts", "Times that coturn ended by itself and was started again.",
+            registry=self.registry,
+        )  # fmt: skip
+        self.coturn_complaints = Counter(
+            "colloque_coturn_complaints", "Lines of coturn's log that tell of trouble, by kind.", ["kind"],
             registry=self.registry,
         )  # fmt: skip
         ProcessCollector(registry=self.registry)

@@ -1,10 +1,11 @@
 """Private values, hidden by type; errors, told without what they quote.
 
-A name, token, address or SDP is wrapped in `Private` where it enters, so that a log line, a traceback or an `f"{value}"`
-shows `***`. Only `reveal()` gives it back, which is easy to search for. `tests/test_privacy.py` proves it on a whole call.
+A name, token, address or SDP is wrapped in `Private` where it enters, so that a log line, a traceback or an
+`f"{value}"` shows `***`. Only `reveal()` gives it back, which is easy to search for. `tests/test_privacy.py` proves it
+on a whole call.
 
-The message of an exception often quotes the value that caused it (a database error its parameters, a parser the bytes it
-choked on), so a log gets `describe(error)` instead: types and places, which is what finds the bug.
+The message of an exception often quotes the value that caused it (a database error its parameters, a parser the bytes
+it choked on), so a log gets `describe(error)` instead: types and places, which is what finds the bug.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def describe(error: BaseException) -> dict[str, object]:
 
     Never its message, its arguments or a local variable.
     """
-    types, places = [], []
+    types: list[str] = []
+    places: list[str] = []
     link: BaseException | None = error
     while link is not None and len(types) < _MAX_FRAMES:
         types.append(type(link).__qualname__)

@@ -1,0 +1,168 @@
+"""The composition root: what is built, in which order, and how it ends. [IO]
+
+    build:     store -> TURN -> signalling -> pages, API, health -> routes -> background tasks
+    a request: httpguard -> `_outcomes` (errors, metrics) -> `whole_bodies` -> handler -> `_headers`
+    the end:   signalling says "come back" -> requests finish -> background tasks -> coturn -> store (flushed, closed)
+
+A handler that fails ends in `_outcomes`; a malformed request never gets here (`httpguard.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from http import HTTPStatus
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
+
+from server.catalogue import Catalogue
+from server.clock import wall_now
+from server.config import Config
+from server.headers import base_headers, static_headers
+from server.health import Health
+from server.httpguard import whole_bodies
+from server.metrics import Metrics
+from server.redact import describe
+from server.signalling.coturn import Coturn, load_secret
+from server.signalling.pages import WEB, Pages
+from server.signalling.turn import IceServerSource
+from server.signalling.websocket import SignallingEndpoint
+from server.store import Store
+
+CONFIG = web.AppKey("CONFIG", Config)
+STORE = web.AppKey("STORE", Store)
+METRICS = web.AppKey("METRICS", Metrics)
+ENDPOINT = web.AppKey("ENDPOINT", SignallingEndpoint)
+HEALTH = web.AppKey("HEALTH", Health)
+
+MAX_BODY_BYTES = 256 * 1024
+"""Twice the largest thing that anybody sends us: a logo of 100 kB."""
+_LAG_SAMPLE_S = 0.5
+_PURGE_EVERY_S = 24 * 3600.0
+_PURGE_RETRY_S = 600.0
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_log = structlog.get_logger()
+
+
+async def build(config: Config) -> web.Application:
+    """Open the store and wire everything; `Application.cleanup` undoes it.
+
+    Args:
+        config: With the port that is really listened on, because links and policies are made from it.
+
+    Raises:
+        ConfigError: What the settings name cannot be had (a database, a key file).
+    """
+    async with AsyncExitStack() as stack:
+        metrics, catalogue = Metrics(), Catalogue.load()
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = await Store.open(config.store_url)
+        stack.push_async_callback(store.close)
+
+        turn_secret = load_secret(config)
+        ice = IceServerSource(config.turn, turn_secret)
+        if config.turn.managed:
+            coturn = Coturn(config, turn_secret, metrics)
+            stack.push_async_callback(coturn.stop)
+            await coturn.start()
+        endpoint = SignallingEndpoint(config, store, ice, catalogue, metrics)
+        pages = Pages(config.public_origin, store, catalogue)
+        health = Health(config.http, store, metrics)
+
+        app = web.Application(
+            client_max_size=MAX_BODY_BYTES,
+            middlewares=[_outcomes(pages, metrics), whole_bodies(config.http.header_timeout_s)],
+        )
+        app[CONFIG], app[STORE], app[METRICS] = config, store, metrics
+        app[ENDPOINT], app[HEALTH] = endpoint, health
+        app.add_routes([*health.routes(), *pages.routes(), web.get("/ws", endpoint.handle)])
+        app.router.add_static("/static", WEB / "static")
+
+        base = base_headers(config.public_origin)
+        app.on_response_prepare.append(lambda request, response: _headers(base, request, response))
+        app.on_shutdown.append(lambda _app: endpoint.shutdown())
+        for work in (_purge_daily(store), _watch_loop(metrics)):
+            stack.push_async_callback(_cancel, asyncio.create_task(work))
+        rest = stack.pop_all()
+        app.on_cleanup.append(lambda _app: rest.aclose())
+        return app
+
+
+async def _headers(base: dict[str, str], request: web.Request, response: web.StreamResponse) -> None:
+    """Add the security headers that the handler has not set itself (signal `on_response_prepare`)."""
+    if request.path.startswith("/static/"):
+        response.headers.update(static_headers(request.path))
+    for name, value in base.items():
+        response.headers.setdefault(name, value)
+    response.headers[hdrs.SERVER] = base[hdrs.SERVER]
+
+
+def _outcomes(pages: Pages, metrics: Metrics) -> Middleware:
+    """Return the outermost middleware: every request is counted, every failure has an answer that suits who asked."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        started = asyncio.get_running_loop().time()
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource else "none"
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            response = error if error.status < 400 else _failure(pages, request, error)
+        except Exception as error:
+            _log.error("http.failed", route=route, **describe(error))
+            response = _failure(pages, request, web.HTTPInternalServerError())
+        metrics.http_requests.labels(route=route, status=f"{response.status // 100}xx").inc()
+        if response.status != HTTPStatus.SWITCHING_PROTOCOLS:
+            metrics.http_seconds.labels(route=route).observe(asyncio.get_running_loop().time() - started)
+        return response
+
+    return middleware
+
+
+def _failure(pages: Pages, request: web.Request, error: web.HTTPException) -> web.StreamResponse:
+    """Answer a refusal: a problem document for programs (RFC 9457), a page for browsers, a line for the rest."""
+    phrase = HTTPStatus(error.status).phrase
+    if request.path.startswith("/api/"):
+        problem = {"type": "about:blank", "title": phrase, "status": error.status}
+        response = web.json_response(problem, status=error.status, content_type="application/problem+json")
+    elif "text/html" in request.headers.get(hdrs.ACCEPT, ""):
+        response = pages.error(request, error.status)
+    else:
+        response = web.Response(status=error.status, text=phrase + "\n")
+    if hdrs.ALLOW in error.headers:
+        response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+    if error.keep_alive is False:
+        response.force_close()
+    return response
+
+
+async def _purge_daily(store: Store) -> None:
+    """Forget what its tenant's retention no longer allows to keep, at the start and every day."""
+    while True:
+        try:
+            removed = await store.purge(wall_now())
+        except Exception as error:
+            _log.error("store.purge_failed", **describe(error))
+            await asyncio.sleep(_PURGE_RETRY_S)
+        else:
+            _log.info("store.purged", rows=removed)
+            await asyncio.sleep(_PURGE_EVERY_S)
+
+
+async def _watch_loop(metrics: Metrics) -> None:
+    """Measure how late the event loop runs what is due."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _LAG_SAMPLE_S
+        await asyncio.sleep(_LAG_SAMPLE_S)
+        metrics.loop_lag_seconds.observe(max(0.0, loop.time() - due))
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
