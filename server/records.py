@@ -131,7 +131,7 @@ class AuditEvent:
 
 
 class Position(NamedTuple):
-    """Where a page of rooms ended: the next one starts behind it."""
+    """Where a page of rooms or links ended: the next one starts behind it."""
 
     created_at: datetime
     id: str

@@ -340,16 +340,18 @@ class Store:
         state: Literal["open", "ended"] | None = None,
         after: Position | None = None,
         limit: int = 50,
+        reference: str = "",
     ) -> list[RoomRecord]:
-        """Return a clinic's rooms, newest first, from behind `after`."""
+        """Return a clinic's rooms, newest first, from behind `after`; with `reference`, the one that has it."""
         query = sa.select(tables.rooms).where(tables.rooms.c.tenant == slug)
+        if reference:
+            query = query.where(tables.rooms.c.reference == reference)
         if state is not None:
             query = query.where(
                 tables.rooms.c.ended_at.is_(None) if state == "open" else tables.rooms.c.ended_at.is_not(None)
             )
         if after is not None:
-            place = sa.tuple_(sa.literal(after.created_at, tables.Utc), sa.literal(after.id, sa.Text))
-            query = query.where(sa.tuple_(tables.rooms.c.created_at, tables.rooms.c.id) < place)
+            query = query.where(sa.tuple_(tables.rooms.c.created_at, tables.rooms.c.id) < _place(after))
         query = query.order_by(tables.rooms.c.created_at.desc(), tables.rooms.c.id.desc()).limit(limit)
         return _all(RoomRecord, await self._rows(query))
 
@@ -397,14 +399,13 @@ class Store:
         """Return the link with this id."""
         return _one(LinkRecord, await self._rows(_LINK, id=link_id))
 
-    async def links(self, room_id: str) -> list[LinkRecord]:
-        """Return a room's links, oldest first."""
-        query = (
-            sa.select(tables.links)
-            .where(tables.links.c.room == room_id)
-            .order_by(tables.links.c.created_at, tables.links.c.id)
-        )
-        return _all(LinkRecord, await self._rows(query))
+    async def links(self, room_id: str, after: Position | None = None, limit: int | None = None) -> list[LinkRecord]:
+        """Return a room's links, oldest first, from behind `after`."""
+        links = tables.links
+        query = sa.select(links).where(links.c.room == room_id).order_by(links.c.created_at, links.c.id)
+        if after is not None:
+            query = query.where(sa.tuple_(links.c.created_at, links.c.id) > _place(after))
+        return _all(LinkRecord, await self._rows(query.limit(limit)))
 
     async def revoke_link(self, link_id: str, at: datetime | None = None) -> LinkRecord | None:
         """Revoke a link, once: of a revoked one nothing changes. Return it, or None if there is no such link."""
@@ -421,6 +422,14 @@ class Store:
             if seat.room == room_id:
                 seats[seat.id] = seat
         return sorted(seats.values(), key=lambda seat: (seat.created_at, seat.id))
+
+    async def seat_by_resume(self, resume_digest: str) -> SeatRecord | None:
+        """Return the seat whose current resume secret has this digest, with what is queued."""
+        for seat in self._queued_seats.values():
+            if seat.resume_digest == resume_digest != "":
+                return seat
+        found = _one(SeatRecord, await self._rows(_SEAT_BY_RESUME, digest=resume_digest))
+        return None if found is None or found.id in self._queued_seats else found
 
     def save_seat(self, seat: SeatRecord) -> None:
         """Queue a seat, new or changed; the newest state of one seat replaces the queued one."""
@@ -607,6 +616,9 @@ _SIGNING_KEY = sa.select(tables.signing_keys).where(
 _ROOM = sa.select(tables.rooms).where(tables.rooms.c.id == sa.bindparam("id"))
 _LINK = sa.select(tables.links).where(tables.links.c.id == sa.bindparam("id"))
 _LINK_BY_SECRET = sa.select(tables.links).where(tables.links.c.secret_digest == sa.bindparam("digest"))
+_SEAT_BY_RESUME = sa.select(tables.seats).where(
+    tables.seats.c.resume_digest == sa.bindparam("digest"), tables.seats.c.resume_digest != ""
+)
 _SEATS = sa.select(tables.seats).where(tables.seats.c.room == sa.bindparam("room"))
 
 
@@ -625,6 +637,10 @@ def _is_about_the_row(error: exc.StatementError) -> bool:
     if isinstance(error, exc.DBAPIError):
         return isinstance(error, exc.IntegrityError | exc.DataError)
     return True  # a value that could not even be converted
+
+
+def _place(position: Position) -> sa.Tuple:
+    return sa.tuple_(sa.literal(position.created_at, tables.Utc), sa.literal(position.id, sa.Text))
 
 
 def _event_values(event: AuditEvent) -> dict[str, Any]:

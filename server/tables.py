@@ -159,6 +159,13 @@ seats = sa.Table(
     _text("closed"),
     _moment("created_at"),
 )
+sa.Index(
+    "seats_by_resume",
+    seats.c.resume_digest,
+    unique=True,
+    sqlite_where=seats.c.resume_digest != "",
+    postgresql_where=seats.c.resume_digest != "",
+)
 audit = sa.Table(
     "audit",
     metadata,

@@ -48,8 +48,8 @@ async def room(store: Store) -> RoomRecord:
     return await store.create_room("demo", at=NOON)
 
 
-def seat_in(room: RoomRecord, number: int = 1, **changes: object) -> SeatRecord:
-    seat = SeatRecord(f"seat{number}", room.id, "link1", "patient", "Ann", "d", False, "", NOON)
+def seat_in(room: RoomRecord, number: int = 1, **changes: Any) -> SeatRecord:
+    seat = SeatRecord(f"seat{number}", room.id, "link1", "patient", "Ann", f"digest{number}", False, "", NOON)
     return dataclasses.replace(seat, **changes)
 
 
@@ -221,6 +221,7 @@ async def test_rooms_come_in_pages_newest_first(store: Store):
     assert {room.id for room in await store.rooms("demo", "open")} == {room.id for room in made[1:]}
     assert [room.id for room in await store.rooms("demo", "ended")] == [made[0].id]
     assert await store.rooms("autre") == []
+    assert await store.rooms("demo", reference="rdv") == [await store.create_room("demo", "rdv")]
 
 
 async def test_a_room_ends_once(store: Store, room: RoomRecord):
@@ -239,6 +240,8 @@ async def test_links(store: Store, room: RoomRecord):
     assert await store.link_by_secret(other_secret) == other
     assert await store.link_by_secret(link.secret_digest) is None
     assert await store.links(room.id) == [link, other]
+    assert await store.links(room.id, limit=1) == [link]
+    assert await store.links(room.id, Position(link.created_at, link.id), 5) == [other]
     revoked = await store.revoke_link(link.id, NOON)
     assert revoked == dataclasses.replace(link, revoked_at=NOON)
     assert await store.revoke_link(link.id, NOON + timedelta(hours=1)) == revoked
@@ -270,6 +273,21 @@ async def test_what_is_queued_is_seen_at_once_and_written_once(store: Store, url
     second = await Store.open(url)
     assert await second.seats(room.id) == [seat_in(room, 1, closed="removed", resume_digest=""), seat_in(room, 2)]
     await second.close()
+
+
+async def test_a_seat_is_found_by_its_current_resume_secret_only(store: Store, room: RoomRecord):
+    store.save_seat(seat_in(room, resume_digest="first"))
+    assert await store.seat_by_resume("first") == seat_in(room, resume_digest="first")
+    await store.flush()
+    assert await store.seat_by_resume("first") == seat_in(room, resume_digest="first")
+    store.save_seat(seat_in(room, resume_digest="second"))
+    assert await store.seat_by_resume("first") is None
+    assert await store.seat_by_resume("second") is not None
+    store.save_seat(seat_in(room, resume_digest="", closed="removed"))
+    for _ in range(2):
+        assert await store.seat_by_resume("second") is None
+        assert await store.seat_by_resume("") is None
+        await store.flush()
 
 
 async def test_the_trail_keeps_its_order_across_batches(
@@ -415,7 +433,7 @@ async def test_purge_goes_by_each_tenants_retention(store: Store, url: str):
         at = today - timedelta(days=days)
         room = await store.create_room(slug, at=at)
         await store.mint_link(room, "patient", "Ann", at=at)
-        store.save_seat(seat_in(room, id=f"{slug}{days}"))
+        store.save_seat(seat_in(room, id=f"{slug}{days}", resume_digest=""))
         store.append(event_in(room, at=at))
         if end:
             await store.end_room(room.id, "host", at)
