@@ -63,13 +63,15 @@ export function browserFamily(agent, touch) {
  * @property {string} [reason] what the clinician wrote, or the opening time of a link that is too early
  */
 
-export class Problems {
+/** Dispatches `shown` {code, message}: the words are those that the person reads. */
+export class Problems extends EventTarget {
   /**
    * @param {import('./views.js').Views} views
    * @param {import('./i18n.js').Words} words
    * @param {Record<Way, () => void>} ways
    */
   constructor(views, words, ways) {
+    super();
     this.views = views;
     this.words = words;
     this.ways = ways;
@@ -87,6 +89,8 @@ export class Problems {
     this.trouble = trouble;
     this.write(trouble);
     this.views.show('problem', trouble.code);
+    const message = find('[data-problem-text]').textContent ?? '';
+    this.dispatchEvent(new CustomEvent('shown', { detail: { code: trouble.code, message } }));
   }
 
   /** @param {Trouble} trouble */

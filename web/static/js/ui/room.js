@@ -11,6 +11,7 @@ import { stayAwake } from './awake.js';
 import { Consultation } from './consultation.js';
 import { button, find, write } from './dom.js';
 import { Equipment } from './equipment.js';
+import { Host } from './host.js';
 import { Words } from './i18n.js';
 import { Lobby } from './lobby.js';
 import { Problems } from './problems.js';
@@ -57,6 +58,15 @@ class Room {
       continue: () => this.client.takeOver(),
       copy: () => void navigator.clipboard?.writeText(location.href),
     });
+    /** The page around the frame that we are in. */
+    this.host = page.embed
+      ? new Host({
+          origins: page.origins,
+          client: this.client,
+          equipment: this.equipment,
+          actions: { leave: () => this.leave(), setLanguage: (language) => this.useLanguage(language) },
+        })
+      : null;
     /** The person has said that they are ready: from now on they are taken along without another click. */
     this.entered = false;
     /** The browser was asked for the devices on this page. */
@@ -75,7 +85,7 @@ class Room {
       this.writeEnd();
       this.writeBanner();
     });
-    find('[data-language]').addEventListener('click', () => void this.switchLanguage());
+    find('[data-language]').addEventListener('click', () => void this.useLanguage(this.words.language === 'fr' ? 'en' : 'fr'));
     lobby.addEventListener('allow', () => void this.allow());
     lobby.addEventListener('skip', () => this.showDevices());
     lobby.addEventListener('enter', () => this.enter());
@@ -84,6 +94,10 @@ class Room {
     button('come-back').addEventListener('click', () => this.comeBack());
     this.equipment.addEventListener('change', () => this.writeBanner());
 
+    this.problems.addEventListener('shown', (event) => {
+      const { code, message } = /** @type {CustomEvent} */ (event).detail;
+      this.host?.error(code, message);
+    });
     client.addEventListener('state', (event) => void this.onState(/** @type {CustomEvent} */ (event).detail));
     client.addEventListener('signalling', () => this.writeBanner());
     client.addEventListener('told', (event) => this.onTold(/** @type {CustomEvent} */ (event).detail.text));
@@ -206,6 +220,7 @@ class Room {
   /** @param {{by: string, reason: string}} end */
   showEnd(end) {
     this.end = end;
+    if (end.by !== 'self') this.host?.ended(end);
     this.entered = false;
     this.consultation.clear();
     this.equipment.stop();
@@ -277,10 +292,10 @@ class Room {
     control.textContent = other === 'fr' ? 'Français' : 'English';
   }
 
-  async switchLanguage() {
-    const other = this.words.language === 'fr' ? 'en' : 'fr';
-    await this.words.use(other);
-    this.client.setLanguage(other);
+  /** @param {import('./i18n.js').Language} language */
+  async useLanguage(language) {
+    await this.words.use(language);
+    this.client.setLanguage(language);
   }
 }
 
