@@ -81,14 +81,6 @@ class Metrics:
             "colloque_loop_lag_seconds", "How late the event loop runs what is due.", buckets=_LAG_BUCKETS_S,
             registry=self.registry,
         )  # fmt: skip
-        self.coturn_restarts = Counter(
-            "colloque_coturn_restarts", "Times that coturn ended by itself and was started again.",
-            registry=self.registry,
-        )  # fmt: skip
-        self.coturn_complaints = Counter(
-            "colloque_coturn_complaints", "Lines of coturn's log that tell of trouble, by kind.", ["kind"],
-            registry=self.registry,
-        )  # fmt: skip
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)

@@ -1,0 +1,186 @@
+"""A real server for tests: `python -m server serve` as a child process, on a free loopback port, in its own folder.
+
+    async with live_server(log={"level": "debug"}) as live:
+        room = await live.room()
+        url = await live.link(room, "patient", name="Ada")
+
+It must be ready within 20 s, and end with status 0 within 10 s of the SIGTERM that the end of the block sends.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from server.ids import new_id
+from server.records import Role, RoomRecord, Tenant, Topology
+from server.store import Store
+
+ROOT = Path(__file__).resolve().parent.parent
+_READY_S = 20.0
+_STOP_S = 10.0
+
+
+class Live:
+    """The running server. `origin` is where it answers, `api` a client session with the API key of `tenant`."""
+
+    def __init__(self, data_dir: Path, tenant: Tenant, store: Store, key: str) -> None:
+        self.data_dir = data_dir
+        self.tenant = tenant
+        self.store = store
+        """The same database, opened from the test: for looking, and for what the API has no words for."""
+        self.key = key
+        self.origin = ""
+        self.process: asyncio.subprocess.Process
+        self.api: aiohttp.ClientSession
+        self._log: list[str] = []
+        self._output: list[str] = []
+        self._readers: list[asyncio.Task[None]] = []
+
+    @property
+    def log(self) -> str:
+        """All that the server wrote to standard error."""
+        return "".join(self._log)
+
+    @property
+    def output(self) -> str:
+        """All that the server wrote to standard output."""
+        return "".join(self._output)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events of the log."""
+        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+
+    async def room(self, *, reference: str = "", topology: Topology | None = None) -> RoomRecord:
+        """Open a room of the tenant."""
+        return await self.store.create_room(self.tenant.slug, reference, topology)
+
+    async def link(
+        self,
+        room: RoomRecord,
+        role: Role,
+        *,
+        name: str = "",
+        not_before: datetime | None = None,
+        expires_at: datetime | None = None,
+        single_use: bool = True,
+    ) -> str:
+        """Invite somebody; return the address to open."""
+        _, secret = await self.store.mint_link(room, role, name, not_before, expires_at, single_use)
+        return f"{self.origin}/t/{self.tenant.slug}/r#{secret}"
+
+    async def start(self, arguments: tuple[str, ...], environment: Mapping[str, str]) -> None:
+        """Start the process and wait until /readyz says yes."""
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "server", "serve", *arguments,
+            cwd=ROOT,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        listening = asyncio.Event()
+        assert self.process.stdout and self.process.stderr
+        self._readers = [
+            asyncio.create_task(self._read(self.process.stdout, self._output, listening)),
+            asyncio.create_task(self._read(self.process.stderr, self._log, listening)),
+        ]
+        try:
+            async with asyncio.timeout(_READY_S):
+                await listening.wait()
+                self.origin = next((event["origin"] for event in self.events if event["event"] == "listening"), "")
+                assert self.origin, f"the server did not start:\n{self.log}"
+                self.api = aiohttp.ClientSession(self.origin, headers={"Authorization": f"Bearer {self.key}"})
+                async with self.api.get("/readyz", ssl=False) as answer:
+                    assert answer.status == 200, await answer.text()
+        except BaseException:
+            await self.kill()
+            raise
+
+    async def _read(self, stream: asyncio.StreamReader, into: list[str], listening: asyncio.Event) -> None:
+        while line := await stream.readline():
+            into.append(line.decode())
+            if '"event": "listening"' in into[-1]:
+                listening.set()
+        listening.set()
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Signal the server, wait for its end, and return its exit status."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+        try:
+            async with asyncio.timeout(_STOP_S):
+                status = await self.process.wait()
+        except TimeoutError:
+            await self.kill()
+            raise AssertionError(f"the server did not end within {_STOP_S} s:\n{self.log}") from None
+        await asyncio.gather(*self._readers)
+        return status
+
+    async def kill(self) -> None:
+        """End the process without a chance to clean up."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+        await asyncio.gather(*self._readers)
+
+
+def environment_of(settings: Mapping[str, Any], prefix: str = "COLLOQUE_") -> dict[str, str]:
+    """Return settings as environment variables, `{"http": {"port": 0}}` as `COLLOQUE_HTTP__PORT=0`."""
+    variables: dict[str, str] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            variables |= environment_of(value, f"{prefix}{name.upper()}__")
+        else:
+            joined = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+            variables[prefix + name.upper()] = str(joined)
+    return variables
+
+
+@contextlib.asynccontextmanager
+async def live_server(
+    *arguments: str, tenant: Mapping[str, Any] | None = None, expect_status: int = 0, **settings: Any
+) -> AsyncIterator[Live]:
+    """Run a server with a tenant, an API key and the given settings, and stop it cleanly at the end.
+
+    Args:
+        arguments: More of `colloque serve`'s, such as `--demo`.
+        tenant: Members of its `Tenant`; by default "clinique", in French, that nobody may embed.
+        expect_status: What the process must end with.
+        settings: Sections and settings as in the TOML file: `http={"header_timeout_s": 1}`.
+    """
+    with tempfile.TemporaryDirectory(prefix="colloque-test-") as folder:
+        data_dir = Path(folder)
+        base: dict[str, Any] = {"data_dir": data_dir, "http": {"port": 0}, "log": {"format": "json"}}
+        merged = {
+            **base, **settings,
+            **{name: {**base[name], **settings.get(name, {})} for name in ("http", "log")},
+        }  # fmt: skip
+        url = settings.get("store", {}).get("url") or f"sqlite+aiosqlite:///{data_dir / 'colloque.db'}"
+        store = await Store.open(url)
+        try:
+            owner = await store.create_tenant(
+                Tenant(**{"slug": "clinique", "name": "Clinique du Parc", **(tenant or {})})
+            )
+            _, key = await store.add_api_key(owner.slug, f"tests {new_id()}")
+            live = Live(data_dir, owner, store, key)
+            outside = {name: value for name, value in os.environ.items() if not name.startswith("COLLOQUE_")}
+            await live.start(arguments, {**outside, **environment_of(merged)})
+            try:
+                yield live
+            finally:
+                await live.api.close()
+                status = await live.stop()
+            assert status == expect_status, f"the server ended with {status}:\n{live.log}"
+        finally:
+            await store.close()
