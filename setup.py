@@ -4,7 +4,9 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 EXTENSIONS = [
-    Extension("server.media.fastpath.*", ["server/media/fastpath/*.pyx"], extra_compile_args=["-O2", "-Wall", "-Wextra"]),
+    Extension(
+        "server.media.fastpath.*", ["server/media/fastpath/*.pyx"], extra_compile_args=["-O2", "-Wall", "-Wextra"]
+    ),
 ]
 
 setup(

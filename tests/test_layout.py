@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -62,10 +63,19 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
 
 
+def walk(node: ast.AST) -> Iterator[ast.AST]:
+    """As `ast.walk`, without what only runs when the file is the program."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'":
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from walk(child)
+
+
 def imports(path: Path) -> set[str]:
     """Every module that a file imports, in full; `from a import b` counts as `a.b` where that is a module."""
     found = set()
-    for node in ast.walk(tree(path)):
+    for node in walk(tree(path)):
         match node:
             case ast.Import(names=names):
                 found |= {alias.name for alias in names}
