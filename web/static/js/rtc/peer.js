@@ -1,0 +1,421 @@
+/**
+ * One other participant: their place in the conversation, and the RTCPeerConnection to them, through reloads and network changes.
+ *
+ * A `Peer` lasts as long as the participant is in the conversation; a `Link` (one RTCPeerConnection) as long as the page loads at both
+ * ends do. When the other end reloads, a new link is made and the old picture stays until the new one has frames. The impolite
+ * side makes the offers, restarts ICE, and makes a new link when restarts do not help; the polite side follows, and asks for a restart
+ * itself when it was the one that moved, or when nothing happens.
+ */
+
+import { Negotiation } from './negotiation.js';
+
+/**
+ * @import { Candidate, Describe, IceCandidate, IceServer, Peer as PeerInfo, Role, SessionDescription, TrackState } from './messages.js'
+ * @import { Log } from './log.js'
+ * @import { Platform } from './platform.js'
+ */
+
+/** @typedef {'audio' | 'video'} Kind */
+/** @typedef {'connecting' | 'connected' | 'interrupted' | 'failed'} MediaState */
+
+/** Why media failed: nothing gets through, or the other end is not the one that the server vouched for (RFC 8827 section 6.5). */
+/** @typedef {'' | 'unreachable' | 'untrusted'} MediaReason */
+
+/**
+ * What a peer needs from the client.
+ * @typedef {object} PeerHost
+ * @property {Platform} platform
+ * @property {Log} log
+ * @property {boolean} receiveOnly we are an observer
+ * @property {Readonly<Record<Kind, MediaStreamTrack | null>>} tracks ours, as they are now
+ * @property {() => IceServer[]} iceServers
+ * @property {() => Promise<IceServer[]>} freshIceServers
+ * @property {() => boolean} online whether the server hears us
+ * @property {(message: Describe | Candidate) => boolean} send
+ * @property {() => void} suspectNetwork
+ * @property {(track: MediaStreamTrack) => void} onTrack
+ * @property {(state: MediaState, reason: MediaReason) => void} onMedia
+ */
+
+/** libwebrtc says `disconnected` after 2.5 s without an answer; a passing shadow of Wi-Fi heals by itself within this. */
+const DISCONNECTED_MS = 1500;
+/** Offer, answer, checks and DTLS over a bad mobile network; libwebrtc itself says `failed` only after 15 s. */
+const CONNECT_MS = 6000;
+/** The polite side waits this much longer, so that mostly one side acts. */
+const POLITE_MS = 1500;
+/** A restart that the other side has begun this recently is the one we want. */
+const SAME_RESTART_MS = 1500;
+/** Restarts that do not help, before a new RTCPeerConnection is tried. */
+const RESTARTS_PER_LINK = 2;
+/** By then the old picture of a peer who reloaded is no longer worth keeping. */
+const KEEP_PICTURE_MS = 10_000;
+
+export class Peer {
+  #info;
+  #host;
+  #stream;
+  /** @type {Link | null} */
+  #link = null;
+  /** The link of the page load before, for its picture. @type {Link | null} */
+  #previous = null;
+  /** @type {number | undefined} */
+  #previousTimer;
+  /** @type {number | undefined} */
+  #watchdog;
+  /** @type {MediaState} */
+  #media = 'connecting';
+  #restarts = 0;
+  #restartedAt = -Infinity;
+  #restarting = false;
+
+  /** @param {PeerInfo} info @param {PeerHost} host */
+  constructor(info, host) {
+    this.#info = info;
+    this.#host = host;
+    this.#stream = new host.platform.MediaStream();
+  }
+
+  get id() {
+    return this.#info.id;
+  }
+
+  /** @returns {Role} */
+  get role() {
+    return this.#info.role;
+  }
+
+  get name() {
+    return this.#info.name;
+  }
+
+  /** Whether the server hears them. @returns {'online' | 'reconnecting'} */
+  get connection() {
+    return this.#info.connection;
+  }
+
+  /** @returns {TrackState} */
+  get microphone() {
+    return this.#info.microphone;
+  }
+
+  /** @returns {TrackState} */
+  get camera() {
+    return this.#info.camera;
+  }
+
+  get instance() {
+    return this.#info.instance;
+  }
+
+  /** Their sound and picture; always the same object, whatever happens to the network. */
+  get stream() {
+    return this.#stream;
+  }
+
+  /**
+   * `interrupted`: it worked and will again, the last picture stays. `failed`: several ways were tried; trying goes on, unless untrusted.
+   * @returns {MediaState}
+   */
+  get media() {
+    return this.#media;
+  }
+
+  /** @returns {Promise<RTCStatsReport> | null} */
+  stats() {
+    return this.#link?.connection.getStats() ?? null;
+  }
+
+  /** Begin; `onTrack` may be called from here on. */
+  open() {
+    this.#openLink();
+  }
+
+  /** The server knows something new of them. @param {PeerInfo} info */
+  update(info) {
+    const before = this.#info;
+    this.#info = info;
+    if (info.instance !== before.instance) {
+      this.#restarts = 0;
+      this.#openLink();
+    } else if (info.connection === 'online' && before.connection === 'reconnecting') {
+      // They were away: what we sent meanwhile is lost, and their network may be another.
+      if (info.polite) this.#link?.negotiation.resend();
+      else void this.#restart();
+    }
+  }
+
+  /**
+   * We were away.
+   *
+   * @param {boolean} moved our network may be another
+   */
+  weAreBack(moved) {
+    if (moved || this.#media !== 'connected') void this.#restart(true);
+    else this.#link?.negotiation.resend();
+  }
+
+  /** Our track of this kind is another now. @param {Kind} kind */
+  setTrack(kind) {
+    this.#link?.sendTrack(kind);
+  }
+
+  /** @param {string} instance @param {SessionDescription} description */
+  receiveDescription(instance, description) {
+    if (instance !== this.#info.instance || this.#link === null) return;
+    const session = sessionId(description.sdp);
+    if (description.type === 'offer' && this.#info.polite && this.#link.remoteSession !== null && session !== this.#link.remoteSession) {
+      this.#openLink(); // they made a new RTCPeerConnection, so do we
+    }
+    const ufrag = iceUfrag(description.sdp);
+    if (this.#link.remoteUfrag !== null && ufrag !== this.#link.remoteUfrag) this.#restartedAt = this.#host.platform.now();
+    this.#link.remoteSession = session;
+    this.#link.remoteUfrag = ufrag;
+    this.#link.negotiation.receiveDescription(description);
+  }
+
+  /** @param {string} instance @param {IceCandidate} candidate */
+  receiveCandidate(instance, candidate) {
+    if (instance === this.#info.instance) this.#link?.negotiation.receiveCandidate(candidate);
+  }
+
+  /** Close everything; the stream keeps its dead tracks, so that the last picture does not flash. */
+  close() {
+    this.#closePrevious();
+    this.#host.platform.clearTimeout(this.#watchdog);
+    this.#link?.close();
+    this.#link = null;
+  }
+
+  // -- links ------------------------------------------------------------------------------------------------------------
+
+  #openLink() {
+    const before = this.#link;
+    this.#closePrevious();
+    if (before !== null) {
+      before.keepOnlyPicture();
+      this.#previous = before;
+      this.#previousTimer = this.#host.platform.setTimeout(() => this.#adoptAll(), KEEP_PICTURE_MS);
+    }
+    /** @type {Link} */
+    const link = new Link(this.#info, this.#host, {
+      onTrack: (track) => this.#onTrack(link, track),
+      onState: () => this.#onLinkState(link),
+    });
+    this.#link = link;
+    if (before !== null && this.#media === 'connected') this.#setMedia('interrupted');
+    this.#watch(CONNECT_MS);
+  }
+
+  /** @param {Link} link @param {MediaStreamTrack} track */
+  #onTrack(link, track) {
+    if (link !== this.#link) return;
+    if (this.#previous === null || !track.muted) {
+      this.#adopt(track);
+      return;
+    }
+    track.addEventListener('unmute', () => link === this.#link && this.#adopt(track), { once: true });
+  }
+
+  /** Show this track in place of the one of its kind before. @param {MediaStreamTrack} track */
+  #adopt(track) {
+    if (this.#stream.getTracks().includes(track)) return;
+    for (const old of this.#stream.getTracks()) if (old.kind === track.kind) this.#stream.removeTrack(old);
+    this.#stream.addTrack(track);
+    this.#host.onTrack(track);
+    if (this.#link?.tracks.every((other) => this.#stream.getTracks().includes(other))) this.#closePrevious();
+  }
+
+  #adoptAll() {
+    for (const track of this.#link?.tracks ?? []) this.#adopt(track);
+    this.#closePrevious();
+  }
+
+  #closePrevious() {
+    this.#host.platform.clearTimeout(this.#previousTimer);
+    this.#previous?.close();
+    this.#previous = null;
+  }
+
+  // -- getting through --------------------------------------------------------------------------------------------------
+
+  /** @param {Link} link */
+  #onLinkState(link) {
+    if (link !== this.#link) return;
+    const { iceConnectionState: ice, connectionState } = link.connection;
+    this.#host.log.debug('link_state', { peer: this.id, ice, connection: connectionState });
+    const iceWorks = ice === 'connected' || ice === 'completed';
+    if (connectionState === 'connected') {
+      link.wasConnected = true;
+      this.#restarts = 0;
+      this.#host.platform.clearTimeout(this.#watchdog);
+      this.#setMedia('connected');
+    } else if (connectionState === 'failed' && iceWorks && !link.wasConnected) {
+      // DTLS failed although packets pass: the fingerprint in the SDP is not that of whoever answers (ASVS 17.2.8). No retry.
+      this.#host.platform.clearTimeout(this.#watchdog);
+      this.#setMedia('failed', 'untrusted');
+    } else if (ice === 'disconnected' || ice === 'failed') {
+      if (this.#media === 'connected') this.#setMedia('interrupted');
+      this.#host.suspectNetwork();
+      this.#watch(ice === 'failed' ? 0 : DISCONNECTED_MS);
+    }
+  }
+
+  /** Act if nothing is connected by then. @param {number} ms */
+  #watch(ms) {
+    const { platform } = this.#host;
+    platform.clearTimeout(this.#watchdog);
+    this.#watchdog = platform.setTimeout(() => this.#onWatchdog(), ms + (this.#info.polite ? POLITE_MS : 0));
+  }
+
+  #onWatchdog() {
+    this.#watch(CONNECT_MS);
+    if (!this.#canNegotiate()) return; // being back is another occasion
+    if (this.#restarts >= RESTARTS_PER_LINK) {
+      this.#setMedia('failed', 'unreachable');
+      this.#restarts = 0;
+      if (!this.#info.polite) {
+        this.#host.log.info('new_link', { peer: this.id });
+        this.#openLink();
+        return;
+      }
+    }
+    this.#restarts += 1;
+    void this.#restart();
+  }
+
+  /**
+   * @param {boolean} [evenIfRecent] the other side's restart cannot have known what we know
+   */
+  async #restart(evenIfRecent = false) {
+    const { platform, log } = this.#host;
+    if (this.#restarting || !this.#canNegotiate()) return;
+    this.#restarting = true;
+    const link = this.#link;
+    const iceServers = await this.#host.freshIceServers();
+    this.#restarting = false;
+    if (link === null || link !== this.#link || !this.#canNegotiate()) return;
+    if (!evenIfRecent && platform.now() - this.#restartedAt < SAME_RESTART_MS) return;
+    log.info('ice_restart', { peer: this.id });
+    this.#restartedAt = platform.now();
+    link.negotiation.restart(link.configuration(iceServers));
+  }
+
+  /** An offer into the void would block the next one. */
+  #canNegotiate() {
+    return this.#host.online() && this.#info.connection === 'online';
+  }
+
+  /** @param {MediaState} state @param {MediaReason} [reason] */
+  #setMedia(state, reason = '') {
+    if (state === this.#media) return;
+    this.#media = state;
+    this.#host.onMedia(state, reason);
+  }
+}
+
+/** One RTCPeerConnection: its sections, made up front so that no change of device negotiates again, and its negotiation. */
+class Link {
+  #host;
+  /** The sections that carry our tracks. @type {Partial<Record<Kind, RTCRtpTransceiver>>} */
+  #sections = {};
+  /** Ties our sound to our picture for lip-sync; its tracks are the sections' business. */
+  #streamOut;
+  /** @type {MediaStreamTrack[]} */
+  tracks = [];
+  wasConnected = false;
+  /** Of the other end's last description. @type {string | null} */
+  remoteSession = null;
+  /** @type {string | null} */
+  remoteUfrag = null;
+
+  /**
+   * @param {PeerInfo} info
+   * @param {PeerHost} host
+   * @param {{onTrack: (track: MediaStreamTrack) => void, onState: () => void}} events
+   */
+  constructor({ id, polite }, host, { onTrack, onState }) {
+    this.#host = host;
+    this.#streamOut = new host.platform.MediaStream();
+    const connection = new host.platform.RTCPeerConnection(this.configuration(host.iceServers()));
+    this.connection = connection;
+    this.negotiation = new Negotiation({
+      connection,
+      polite,
+      log: host.log,
+      sendDescription: (description) => host.send({ type: 'description', to: id, description }),
+      sendCandidate: (candidate) => host.send({ type: 'candidate', to: id, candidate }),
+      beforeAnswer: () => this.#joinSections(),
+    });
+    connection.ontrack = ({ track }) => {
+      this.tracks.push(track);
+      onTrack(track);
+    };
+    connection.onconnectionstatechange = connection.oniceconnectionstatechange = onState;
+    this.channel = connection.createDataChannel('colloque', { negotiated: true, id: 0 });
+    if (!polite) this.#makeSections();
+  }
+
+  /** @param {IceServer[]} iceServers @returns {RTCConfiguration} */
+  configuration(iceServers) {
+    // One candidate gathered ahead: the answering side has its addresses ready when the offer comes.
+    return { iceServers, bundlePolicy: 'max-bundle', rtcpMuxPolicy: 'require', iceCandidatePoolSize: 1 };
+  }
+
+  /** @param {Kind} kind */
+  sendTrack(kind) {
+    void this.#sections[kind]?.sender.replaceTrack(this.#outgoing(kind));
+  }
+
+  /** The other end is gone: say and send nothing, but let the tracks live. */
+  keepOnlyPicture() {
+    this.connection.ontrack = this.connection.onconnectionstatechange = this.connection.oniceconnectionstatechange = null;
+    this.negotiation.stop();
+    for (const section of Object.values(this.#sections)) void section.sender.replaceTrack(null);
+  }
+
+  close() {
+    this.connection.ontrack = this.connection.onconnectionstatechange = this.connection.oniceconnectionstatechange = null;
+    this.negotiation.stop();
+    this.connection.close();
+  }
+
+  /** The offering side. */
+  #makeSections() {
+    for (const kind of KINDS) {
+      this.#sections[kind] = this.connection.addTransceiver(this.#outgoing(kind) ?? kind, {
+        direction: this.#host.receiveOnly ? 'recvonly' : 'sendrecv',
+        streams: [this.#streamOut],
+      });
+    }
+  }
+
+  /** The answering side: the offer has made the sections, with nothing of ours in them (RFC 9429 section 5.10). */
+  async #joinSections() {
+    for (const kind of KINDS) {
+      const section = this.connection.getTransceivers().find(({ receiver }) => receiver.track.kind === kind);
+      if (section === undefined || this.#sections[kind] === section) continue;
+      this.#sections[kind] = section;
+      section.direction = this.#host.receiveOnly ? 'recvonly' : 'sendrecv';
+      section.sender.setStreams(this.#streamOut);
+      await section.sender.replaceTrack(this.#outgoing(kind));
+    }
+  }
+
+  /** @param {Kind} kind */
+  #outgoing(kind) {
+    return this.#host.receiveOnly ? null : this.#host.tracks[kind];
+  }
+}
+
+/** @type {readonly Kind[]} */
+const KINDS = ['audio', 'video'];
+
+/** The session id of the origin line (RFC 8866 section 5.2): the same for the life of an RTCPeerConnection. @param {string} sdp */
+function sessionId(sdp) {
+  return /^o=\S+ (\S+)/m.exec(sdp)?.[1] ?? null;
+}
+
+/** The first ICE user name fragment (RFC 8839 section 5.4): another one is an ICE restart. @param {string} sdp */
+function iceUfrag(sdp) {
+  return /^a=ice-ufrag:(\S+)/m.exec(sdp)?.[1] ?? null;
+}
