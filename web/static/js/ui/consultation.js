@@ -41,8 +41,8 @@ export class Consultation extends EventTarget {
   }
 
   wireControls() {
-    button('toggle-microphone').addEventListener('click', () => this.toggle('audio'));
-    button('toggle-camera').addEventListener('click', () => this.toggle('video'));
+    button('toggle-microphone').addEventListener('click', () => void this.toggle('audio'));
+    button('toggle-camera').addEventListener('click', () => void this.toggle('video'));
     button('leave').addEventListener('click', () => this.dispatchEvent(new Event('leave')));
     button('end-for-all').addEventListener('click', () => void this.endForAll());
     button('unmute-audio').addEventListener('click', () => void this.tiles.hear());
@@ -89,15 +89,19 @@ export class Consultation extends EventTarget {
     client.addEventListener('track', () => this.write());
     client.addEventListener('peerleft', (event) => {
       const { id, why } = /** @type {CustomEvent} */ (event).detail;
-      const name = find('[data-name]', this.tiles.tiles.get(id)).textContent ?? '';
-      this.views.announce(this.words.say(why === 'left' ? 'call.left' : 'call.gone', { name }));
+      const name = this.tiles.nameOf(id);
+      // The client also closes everybody when it is us who go: by then it is no longer `joined`.
+      queueMicrotask(() => client.state === 'joined' && this.views.announce(this.words.say(why === 'left' ? 'call.left' : 'call.gone', { name })));
       this.tiles.remove(id);
       this.levels.delete(id);
       this.write();
     });
     client.addEventListener('media', (event) => {
-      const { peerId, state } = /** @type {CustomEvent} */ (event).detail;
-      this.tiles.media.set(peerId, state);
+      const { peerId, state, reason } = /** @type {CustomEvent} */ (event).detail;
+      if (reason === 'untrusted') {
+        this.tiles.untrusted.add(peerId);
+        this.views.announce(this.words.say('call.peer_untrusted', { name: this.tiles.nameOf(peerId) }), 'assertive');
+      } else if (state === 'connected') this.tiles.untrusted.delete(peerId);
       this.write();
     });
     client.addEventListener('quality', (event) => {
@@ -179,14 +183,13 @@ export class Consultation extends EventTarget {
   }
 
   /** @param {'audio' | 'video'} kind */
-  toggle(kind) {
+  async toggle(kind) {
     const device = kind === 'audio' ? 'microphone' : 'camera';
-    if (this.equipment.media[device] === 'missing' || this.equipment.media[device] === 'interrupted') {
-      this.settings.showModal();
-      return;
-    }
-    this.equipment.toggle(kind);
-    this.views.announce(this.words.say(`call.${device}_is_${this.equipment.media[device]}`));
+    if (this.equipment.media[device] === 'missing' || this.equipment.media[device] === 'interrupted') return this.settings.showModal();
+    const code = await this.equipment.toggle(kind);
+    const state = this.equipment.media[device];
+    if (code) this.settings.showModal();
+    else if (state === 'on' || state === 'off') this.views.announce(this.words.say(`call.${device}_is_${state}`));
   }
 
   /** @param {KeyboardEvent} event */
@@ -200,8 +203,8 @@ export class Consultation extends EventTarget {
     const typing = /** @type {HTMLElement} */ (event.target).closest?.('input, select, textarea, dialog');
     if (typing || !this.choices.shortcuts || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
     if (this.client.self?.role === 'observer') return;
-    if (event.key.toLowerCase() === 'm') this.toggle('audio');
-    if (event.key.toLowerCase() === 'v') this.toggle('video');
+    if (event.key.toLowerCase() === 'm') void this.toggle('audio');
+    if (event.key.toLowerCase() === 'v') void this.toggle('video');
   }
 
   /** @param {boolean} open */

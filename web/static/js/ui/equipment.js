@@ -1,60 +1,43 @@
 // @ts-check
 /**
- * The person's camera and microphone, as the page sees them: what was asked for, what there is, what is wrong.
+ * The person's camera and microphone, as the page sees them: asked for, chosen, switched, and shown to the person themselves.
  *
- * `Devices` talks to the browser, `Client` to the others; this is where the two meet and the pictures of oneself are fed.
+ * `Devices` talks to the browser and `Client` follows it (`attach`); this is what the buttons and the pictures hang on.
  */
 
 import { all } from './dom.js';
 
-/** @typedef {import('../rtc/messages.js').TrackState} TrackState */
-/** @typedef {'audio' | 'video'} Kind */
+/** @import { TrackState } from '../rtc/messages.js' */
+/** @import { Kind } from '../rtc/devices.js' */
 
-const MEMBER = /** @type {const} */ ({ audio: 'microphone', video: 'camera' });
-
-/** Dispatches `change` whenever something here reads differently. */
+/** Fires `change` whenever something here reads differently. */
 export class Equipment extends EventTarget {
-  /**
-   * @param {import('../rtc/devices.js').Devices} devices
-   * @param {import('../rtc/client.js').Client} client
-   */
-  constructor(devices, client) {
+  /** @param {import('../rtc/devices.js').Devices} devices */
+  constructor(devices) {
     super();
     this.devices = devices;
-    this.client = client;
-    /** @type {{microphone: TrackState, camera: TrackState}} */
-    this.media = { microphone: 'missing', camera: 'missing' };
     /** The last DeviceError code that left something missing, '' when all is well. */
     this.trouble = '';
-    devices.addEventListener('interrupted', (event) => this.onBreak(/** @type {CustomEvent} */ (event).detail.kind));
-    devices.addEventListener('restored', (event) => this.onRestored(/** @type {CustomEvent} */ (event).detail.kind));
+    for (const video of /** @type {HTMLVideoElement[]} */ (all('video[data-self]'))) video.srcObject = devices.stream;
+    devices.addEventListener('state', () => this.show());
+    this.show();
+  }
+
+  /** @returns {{microphone: TrackState, camera: TrackState}} */
+  get media() {
+    return { microphone: this.devices.state('audio'), camera: this.devices.state('video') };
   }
 
   /**
-   * Ask the browser for both; when one cannot be had, for the other alone.
+   * Ask the browser for both, in one question.
    *
-   * @returns {Promise<string>} '' when at least one was opened, otherwise the DeviceError code
+   * @returns {Promise<string>} '' when at least one was had, otherwise the DeviceError code
    */
   async ask() {
-    this.trouble = '';
-    const attempts = [
-      { audio: true, video: true },
-      { audio: true, video: false },
-      { audio: false, video: true },
-    ];
-    for (const wanted of attempts) {
-      try {
-        await this.devices.open(wanted);
-        this.publish();
-        return '';
-      } catch (error) {
-        const code = /** @type {{code?: string}} */ (error).code ?? 'device_busy';
-        this.trouble ||= code;
-        if (!['device_missing', 'device_busy'].includes(code)) break;
-      }
-    }
-    this.publish();
-    return this.trouble;
+    return this.attempt(async () => {
+      const { audio, video } = await this.devices.open({ audio: true, video: true });
+      this.trouble = audio?.code ?? video?.code ?? '';
+    });
   }
 
   /**
@@ -62,17 +45,9 @@ export class Equipment extends EventTarget {
    *
    * @param {Kind} kind
    * @param {string} deviceId
-   * @returns {Promise<string>} '' or the DeviceError code
    */
-  async select(kind, deviceId) {
-    this.trouble = '';
-    try {
-      await this.devices.select(kind, deviceId);
-    } catch (error) {
-      this.trouble = /** @type {{code?: string}} */ (error).code ?? 'device_busy';
-    }
-    this.publish();
-    return this.trouble;
+  select(kind, deviceId) {
+    return this.attempt(() => this.devices.select(kind, deviceId));
   }
 
   /**
@@ -81,58 +56,34 @@ export class Equipment extends EventTarget {
    * @param {Kind} kind
    */
   toggle(kind) {
-    const member = MEMBER[kind];
-    if (this.media[member] === 'missing') return;
-    const on = this.media[member] === 'off';
-    this.devices.setEnabled(kind, on);
-    this.media[member] = on ? 'on' : 'off';
-    this.tell();
+    return this.attempt(() => this.devices.setEnabled(kind, this.devices.state(kind) === 'off'));
+  }
+
+  /**
+   * @param {() => Promise<void>} job
+   * @returns {Promise<string>} '' or the code of the DeviceError
+   */
+  async attempt(job) {
+    this.trouble = '';
+    let code = '';
+    try {
+      await job();
+    } catch (error) {
+      if (!(error instanceof Error) || !('code' in error)) throw error;
+      code = this.trouble = String(error.code);
+    }
+    this.show();
+    return code;
   }
 
   /** Give the devices back to the computer: their lights go out. */
   stop() {
     this.devices.stop();
-    this.publish();
   }
 
-  /** @param {Kind} kind */
-  track(kind) {
-    return this.devices.stream?.getTracks().find((track) => track.kind === kind && track.readyState === 'live') ?? null;
-  }
-
-  /** After the set of tracks changed: to the others, to the pictures of oneself, to whoever listens. */
-  publish() {
-    for (const kind of /** @type {const} */ (['audio', 'video'])) {
-      const track = this.track(kind);
-      this.client.setTrack(kind, track);
-      this.media[MEMBER[kind]] = !track ? 'missing' : track.enabled ? 'on' : 'off';
-    }
-    this.tell();
-  }
-
-  tell() {
-    this.client.setMedia(this.media);
-    const camera = this.media.camera === 'on';
-    const picture = this.track('video');
-    for (const video of /** @type {HTMLVideoElement[]} */ (all('video[data-self]'))) {
-      const shown = /** @type {MediaStream | null} */ (video.srcObject)?.getTracks()[0] ?? null;
-      if (shown !== picture) video.srcObject = picture ? new MediaStream([picture]) : null;
-    }
-    for (const figure of all('[data-preview], [data-self-view]')) figure.toggleAttribute('data-dark', !camera);
+  show() {
+    const dark = this.media.camera !== 'on';
+    for (const figure of all('[data-preview], [data-self-view]')) figure.toggleAttribute('data-dark', dark);
     this.dispatchEvent(new Event('change'));
-  }
-
-  /** @param {Kind} kind */
-  onBreak(kind) {
-    this.media[MEMBER[kind]] = 'interrupted';
-    this.tell();
-  }
-
-  /** @param {Kind} kind */
-  onRestored(kind) {
-    const track = this.track(kind);
-    this.client.setTrack(kind, track);
-    this.media[MEMBER[kind]] = track?.enabled ? 'on' : 'off';
-    this.tell();
   }
 }

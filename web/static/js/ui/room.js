@@ -48,8 +48,9 @@ class Room {
       language: page.language,
       storage: tabStorage(`${page.tenant.slug}/${secret}`),
     });
-    this.devices = new Devices();
-    this.equipment = new Equipment(this.devices, this.client);
+    this.devices = new Devices({ allowsFeature: allowedHere });
+    this.equipment = new Equipment(this.devices);
+    this.client.attach(this.devices);
     this.lobby = new Lobby(this.equipment, this.words, page.tenant.name);
     this.consultation = new Consultation(this.client, this.equipment, this.views, this.words);
     this.problems = new Problems(this.views, this.words, {
@@ -127,6 +128,7 @@ class Room {
       lobby.setStanding({ place: place ?? null, expected: expected ?? false });
       if (reason) lobby.hear(reason, this.words.say('waiting.sent_back'));
       this.entered = true;
+      queueMicrotask(() => client.join()); // as soon as they are admitted, without another click
       this.consultation.clear();
       views.show('waiting');
       stayAwake(true);
@@ -136,11 +138,9 @@ class Room {
         this.entered = true;
         this.showCall();
         await this.reopen();
-      } else if (this.entered) client.join();
-      else if (views.current === 'connecting' || views.current === 'problem') await this.greet();
+      } else if (!this.entered && (views.current === 'connecting' || views.current === 'problem')) await this.greet();
     } else if (state === 'arrived') {
-      if (this.entered) client.ready();
-      else if (views.current === 'connecting' || views.current === 'problem') await this.greet();
+      if (!this.entered && (views.current === 'connecting' || views.current === 'problem')) await this.greet();
     } else if (state === 'left') {
       if (this.end || views.current === 'call' || views.current === 'waiting') this.showEnd(this.end ?? { by: 'self', reason: reason ?? '' });
       else if (views.current === 'connecting') await this.greet();
@@ -194,8 +194,7 @@ class Room {
   enter() {
     this.entered = true;
     this.asked = true;
-    if (this.client.self?.role === 'clinician' || this.client.state === 'admitted') this.client.join();
-    else this.client.ready();
+    this.client.join();
   }
 
   showCall() {
@@ -248,11 +247,12 @@ class Room {
     this.asked = false;
     this.entered = true;
     void this.reopen();
-    this.client.connect();
+    this.client.join();
   }
 
-  /** @param {{code: string, message: string, reason: string}} detail */
+  /** @param {{code: string, message: string, reason: string, retry: boolean}} detail */
   onRefused(detail) {
+    if (detail.retry && this.entered) return this.writeBanner(); // the client comes back by itself
     this.consultation.clear();
     this.equipment.stop();
     stayAwake(false);
@@ -297,6 +297,16 @@ class Room {
     await this.words.use(language);
     this.client.setLanguage(language);
   }
+}
+
+/**
+ * Whether the page that embeds this one passes the device on.
+ *
+ * @param {string} feature
+ */
+function allowedHere(feature) {
+  const policy = /** @type {{featurePolicy?: {allowsFeature(feature: string): boolean}}} */ (document).featurePolicy;
+  return policy?.allowsFeature(feature) ?? true;
 }
 
 new Room(JSON.parse(document.getElementById('page')?.textContent ?? '{}')).start();

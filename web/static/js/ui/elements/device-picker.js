@@ -4,8 +4,8 @@
 import { all, find, write } from '../dom.js';
 import { playMelody } from './sounds.js';
 
-const HEARD = 0.04;
-/** Level, 0 to 1, above which a voice was heard: speech at arm's length gives 0.05 to 0.3, a quiet room 0.01. */
+const HEARD = 0.3;
+/** Level, 0 to 1 over 60 dB, above which a voice was heard: speech at arm's length gives 0.4 to 0.7, a quiet room 0.1. */
 const SILENT_AFTER_MS = 6000;
 /** How long a silent microphone is given before advice: people read first and speak then. */
 
@@ -43,8 +43,8 @@ export class DevicePicker {
   /** Read the list of devices again. */
   async refresh() {
     const { cameras, microphones } = await this.equipment.devices.list();
-    this.fill('camera', cameras, this.equipment.track('video'));
-    this.fill('microphone', microphones, this.equipment.track('audio'));
+    this.fill('camera', cameras, this.equipment.devices.deviceId('video'));
+    this.fill('microphone', microphones, this.equipment.devices.deviceId('audio'));
     const microphone = this.equipment.media.microphone;
     if (microphone === 'on') this.openedAt ||= performance.now();
     else this.openedAt = this.heardAt = 0;
@@ -53,14 +53,14 @@ export class DevicePicker {
 
   /**
    * @param {'camera' | 'microphone'} name
-   * @param {MediaDeviceInfo[]} devices
-   * @param {MediaStreamTrack | null} current
+   * @param {import('../../rtc/devices.js').Device[]} devices
+   * @param {string} current
    */
   fill(name, devices, current) {
     const select = this.select(name);
     const options = devices.map((device, index) => {
       const option = document.createElement('option');
-      option.value = device.deviceId;
+      option.value = device.id;
       option.textContent = device.label || this.words.say(`devices.${name}_number`, { number: index + 1 });
       return option;
     });
@@ -71,8 +71,7 @@ export class DevicePicker {
     }
     select.replaceChildren(...options);
     select.disabled = !devices.length;
-    const id = current?.getSettings().deviceId;
-    if (id) select.value = id;
+    if (current) select.value = current;
   }
 
   /** @param {number} level */
@@ -80,7 +79,7 @@ export class DevicePicker {
     if (!this.root.offsetParent) return;
     const now = performance.now();
     if (level > HEARD) this.heardAt = now;
-    find('[data-level] span', this.root).style.setProperty('--level', String(Math.min(1, Math.sqrt(level) * 1.6)));
+    find('[data-level] span', this.root).style.setProperty('--level', String(level));
     this.speak();
   }
 

@@ -15,7 +15,7 @@ export class People extends EventTarget {
     super();
     this.root = root;
     this.words = words;
-    /** @type {(import('../rtc/messages.js').Visitor & {until: number})[]} `until`: performance.now() minus `sinceMs` */
+    /** @type {(import('../../rtc/messages.js').Visitor & {until: number})[]} `until`: performance.now() minus `sinceMs` */
     this.visitors = [];
     root.addEventListener('click', (event) => this.onClick(event));
     root.addEventListener('keydown', (event) => {
@@ -31,7 +31,7 @@ export class People extends EventTarget {
   /**
    * Replace the list of those who are not in the conversation.
    *
-   * @param {import('../rtc/messages.js').Visitor[]} visitors
+   * @param {import('../../rtc/messages.js').Visitor[]} visitors
    */
   show(visitors) {
     this.visitors = visitors.map((visitor) => ({ ...visitor, until: performance.now() - visitor.sinceMs }));
@@ -47,7 +47,7 @@ export class People extends EventTarget {
   /**
    * Replace the list of those who are in it.
    *
-   * @param {import('../rtc/client.js').Peer[]} peers
+   * @param {import('../../rtc/peer.js').Peer[]} peers
    */
   showPresent(peers) {
     this.sync(find('[data-present]', this.root), 'present', peers, (row, peer) => {
@@ -70,7 +70,7 @@ export class People extends EventTarget {
     }
   }
 
-  /** @param {import('../rtc/messages.js').Visitor & {until: number}} visitor */
+  /** @param {import('../../rtc/messages.js').Visitor & {until: number}} visitor */
   detail(visitor) {
     const minutes = Math.floor((performance.now() - visitor.until) / 60_000);
     const state = visitor.connection === 'reconnecting' ? 'reconnecting' : visitor.state;

@@ -15,14 +15,14 @@ export class Tiles extends EventTarget {
     this.words = words;
     /** @type {Map<string, HTMLElement>} */
     this.tiles = new Map();
-    /** Media connection of each peer, as the client told it last. @type {Map<string, string>} */
-    this.media = new Map();
+    /** Peers whose browser is not the one that the server vouched for. @type {Set<string>} */
+    this.untrusted = new Set();
   }
 
   /**
    * Draw one person, new or changed.
    *
-   * @param {import('../rtc/client.js').Peer} peer
+   * @param {import('../../rtc/peer.js').Peer} peer
    */
   draw(peer) {
     let tile = this.tiles.get(peer.id);
@@ -56,23 +56,33 @@ export class Tiles extends EventTarget {
   /**
    * What keeps this person from being seen and heard now, in words; '' when nothing does.
    *
-   * @param {import('../rtc/client.js').Peer} peer
+   * @param {import('../../rtc/peer.js').Peer} peer
    */
   interruption(peer) {
     const name = peer.name || this.words.say(`role.${peer.role}`);
-    const media = this.media.get(peer.id);
+    if (this.untrusted.has(peer.id)) return this.words.say('call.peer_untrusted', { name });
     if (peer.connection === 'reconnecting') return this.words.say('call.peer_reconnecting', { name });
-    if (media === 'interrupted') return this.words.say('call.peer_interrupted', { name });
-    if (media === 'failed') return this.words.say('call.peer_failed', { name });
+    if (peer.media === 'connecting') return this.words.say('call.peer_connecting', { name });
+    if (peer.media === 'interrupted') return this.words.say('call.peer_interrupted', { name });
+    if (peer.media === 'failed') return this.words.say('call.peer_failed', { name });
     if (peer.microphone === 'interrupted') return this.words.say('call.peer_microphone_taken', { name });
     return '';
+  }
+
+  /**
+   * The name on a tile, also of somebody who has just gone.
+   *
+   * @param {string} id
+   */
+  nameOf(id) {
+    return this.tiles.get(id)?.querySelector('[data-name]')?.textContent ?? '';
   }
 
   /** @param {string} id */
   remove(id) {
     this.tiles.get(id)?.remove();
     this.tiles.delete(id);
-    this.media.delete(id);
+    this.untrusted.delete(id);
     this.root.dataset.count = String(this.tiles.size);
   }
 
