@@ -2,6 +2,7 @@
 
     /t/<tenant>/r, /t/<tenant>/embed    room.html; the secret stays in the fragment and never comes here
     /t/<tenant>/theme.css, /logo        the clinic's colour and picture
+    /catalogue/<language>.json          every sentence of the pages, for changing the language without leaving the page
     /                                   what this is, and nothing else
 
 A tenant that does not exist is answered like one that allows nobody to embed and has neither name, colour nor logo:
@@ -58,6 +59,7 @@ class Pages:
         tenant = f"/t/{{tenant:{_SLUG}}}"
         return [
             web.get("/", self.home),
+            web.get("/catalogue/{language:fr|en}.json", self.words),
             web.get(f"{tenant}/r", self.room),
             web.get(f"{tenant}/embed", self.embed),
             web.get(f"{tenant}/theme.css", self.theme),
@@ -83,6 +85,11 @@ class Pages:
         if embed:
             response.headers.update(embed_headers(self._origin, context["page"]["origins"]))
         return response
+
+    async def words(self, request: web.Request) -> web.StreamResponse:
+        """GET /catalogue/<language>.json: what the page needs to change its language in the middle of a call."""
+        catalogue = self._catalogue.language(request.match_info["language"])
+        return _revalidated(request, msgspec.json.encode(dict(catalogue)), "application/json")
 
     async def theme(self, request: web.Request) -> web.StreamResponse:
         """GET /t/<tenant>/theme.css: the clinic's colour as CSS custom properties, since styles are never inline."""
@@ -138,12 +145,11 @@ class Pages:
 
     def _page(self, template: str, context: Mapping[str, Any], status: int = 200) -> web.Response:
         text = self._templates.get_template(template).render(context)
-        return web.Response(
-            status=status,
-            text=text,
-            content_type="text/html",
-            headers={hdrs.CONTENT_LANGUAGE: context["page"]["language"]},
-        )
+        response = web.Response(status=status, text=text, content_type="text/html")
+        response.headers[hdrs.CONTENT_LANGUAGE] = context["page"]["language"]
+        response.headers[hdrs.VARY] = f"{hdrs.ACCEPT_LANGUAGE}, {hdrs.ACCEPT_ENCODING}"
+        response.enable_compression()  # nothing in a page is secret, so its length may depend on what the path said
+        return response
 
 
 def _nobody(slug: str) -> Tenant:
