@@ -105,8 +105,9 @@ class TurnConfig:
     relay_max_port: int = 65535
     credential_lifetime_s: int = 600
     """A stolen credential is worth ten minutes (SECURITY.md row 10)."""
-    max_allocations_per_user: int = 12
-    """coturn `user-quota`. A browser allocates one per server URL, interface and peer: 3 URLs x 4."""
+    max_allocations_per_user: int = 24
+    """coturn `user-quota`. A browser allocates one per URL (3), interface and peer; those of a network that it left stay
+    for 3 minutes. Two people can change networks 7 times in that time, four people twice."""
     max_allocations: int = 1200
     """coturn `total-quota`."""
     media_addresses: tuple[str, ...] = ()

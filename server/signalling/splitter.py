@@ -47,8 +47,8 @@ $listen
         # WebSockets, and TURN beside them: twice what the server itself takes from one address.
         limit_conn colloque_address $connections_per_address;
         proxy_connect_timeout 5s;
-        # A TURN allocation in reserve is silent until its refresh, after 9 minutes.
-        proxy_timeout 15m;
+        # A TURN allocation in reserve is silent until its refresh, within 3 minutes.
+        proxy_timeout 5m;
         proxy_protocol on;
         proxy_pass $$colloque_inside;
     }
@@ -56,7 +56,7 @@ $listen
     server {
         listen 127.0.0.2:$inner_port proxy_protocol;
         proxy_connect_timeout 5s;
-        proxy_timeout 15m;
+        proxy_timeout 5m;
         proxy_pass $coturn;
     }
 }

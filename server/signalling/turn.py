@@ -21,6 +21,9 @@ from server.signalling.messages import IceServer
 REALM = "colloque"
 """Sent in every 401 before authentication: short, so that a spoofed request is amplified less (SECURITY.md row 11)."""
 
+ALLOCATION_LIFETIME_S = 180
+"""Between refreshes. RFC 8656 proposes 600, but then three changes of network in ten minutes use up a quota."""
+
 FORBIDDEN_PEERS = tuple(
     map(
         ip_network,
@@ -157,8 +160,8 @@ def render_coturn(config: Config, secret: str) -> str:
         "# How much: per participant, over all of their credentials, and for everybody.",
         f"user-quota={turn.max_allocations_per_user}",
         f"total-quota={turn.max_allocations}",
-        "# An allocation that nobody refreshes is gone after this many seconds (coturn's default is an hour).",
-        "max-allocate-lifetime=600",
+        "# An allocation that its browser lost, with the network it left, counts until this many seconds are over.",
+        f"max-allocate-lifetime={ALLOCATION_LIFETIME_S}",
         "",
         "# What it does not do.",
         "no-tcp-relay",
