@@ -1,8 +1,9 @@
 """One struct per message of the wire protocol: the only JSON encode and decode of the signalling.
 
 PROTOCOL.md tells the story; this module is its grammar. On the wire a message is a JSON object with a `type` and
-camelCase members, so that W3C dictionaries (RTCSessionDescriptionInit, RTCIceCandidateInit, RTCIceServer) pass unchanged.
-The browser's types are generated from here (`python -m server.signalling.messages > web/static/js/rtc/messages.d.ts`).
+camelCase members, so that W3C dictionaries (RTCSessionDescriptionInit, RTCIceCandidateInit, RTCIceServer) pass
+unchanged. The browser's types are made from it by `typescript.py`:
+`python -m server.signalling.messages > web/static/js/rtc/messages.d.ts`.
 
 Unknown members are ignored, so that a newer client can talk to an older server; unknown types are refused.
 """
@@ -53,8 +54,8 @@ ShortText = Annotated[str, Meta(max_length=500)]
 Language = Literal["fr", "en"]
 Role = Literal["clinician", "patient", "guest", "observer"]
 State = Literal["arrived", "waiting", "admitted", "joined", "left"]
-"""`arrived`: said hello, choosing devices. `waiting`: ready, in the waiting room. `admitted`: may join. `joined`: in the
-conversation. `left`: gone, the seat is kept until the room ends."""
+"""`arrived`: said hello, choosing devices. `waiting`: ready, in the waiting room. `admitted`: may join. `joined`: in
+the conversation. `left`: gone, the seat is kept until the room ends."""
 Connection = Literal["online", "reconnecting"]
 TrackState = Literal["on", "off", "missing", "interrupted"]
 """`interrupted`: the device was taken away (a phone call, another program); it may come back by itself."""
@@ -105,7 +106,7 @@ class Peer(Hidden, frozen=True, kw_only=True, rename="camel"):
     microphone: TrackState
     camera: TrackState
     instance: Id
-    """Names the page load at the other end: when it changes, the old RTCPeerConnection is dead and a new one is made."""
+    """Names the page load at the other end: when it changes, the old RTCPeerConnection is dead, a new one is made."""
     polite: bool
     """Whether *you* are the polite one towards this peer (perfect negotiation). The impolite one offers first."""
 
@@ -125,7 +126,7 @@ class Visitor(Hidden, frozen=True, kw_only=True, rename="camel"):
 # -- from the client --------------------------------------------------------------------------------------------------
 
 
-class Hello(Message, tag="hello"):
+class Hello(Message, frozen=True, tag="hello"):
     """The first message, within 5 s. The secret opens a seat; the resume secret takes the same seat again."""
 
     version: int
@@ -139,98 +140,98 @@ class Hello(Message, tag="hello"):
     language: Language | None = None
 
 
-class Ready(Message, tag="ready"):
+class Ready(Message, frozen=True, tag="ready"):
     """Devices are chosen: put me in the waiting room."""
 
 
-class Join(Message, tag="join"):
+class Join(Message, frozen=True, tag="join"):
     """I am admitted and enter the conversation."""
 
     microphone: TrackState = "on"
     camera: TrackState = "on"
 
 
-class Leave(Message, tag="leave"):
+class Leave(Message, frozen=True, tag="leave"):
     """I hang up; the seat is kept, I may come back."""
 
 
-class Pong(Message, tag="pong"):
+class Pong(Message, frozen=True, tag="pong"):
     """Answer to `ping`, sent from the message handler: timers of hidden tabs are throttled, message events are not."""
 
 
-class Describe(Message, tag="description"):
+class Describe(Message, frozen=True, tag="description"):
     """An offer or answer for one peer."""
 
     to: Id
     description: SessionDescription
 
 
-class Candidate(Message, tag="candidate"):
+class Candidate(Message, frozen=True, tag="candidate"):
     """A trickled ICE candidate for one peer (RFC 8838)."""
 
     to: Id
     candidate: IceCandidate
 
 
-class RefreshIceServers(Message, tag="refreshIceServers"):
+class RefreshIceServers(Message, frozen=True, tag="refreshIceServers"):
     """Ask for new TURN credentials, before an ICE restart."""
 
 
-class SetMedia(Message, tag="setMedia"):
+class SetMedia(Message, frozen=True, tag="setMedia"):
     """What my microphone and camera do now, for the others to see."""
 
     microphone: TrackState
     camera: TrackState
 
 
-class SetLanguage(Message, tag="setLanguage"):
+class SetLanguage(Message, frozen=True, tag="setLanguage"):
     """The language in which sentences for people come from now on."""
 
     language: Language
 
 
-class Admit(Message, tag="admit"):
+class Admit(Message, frozen=True, tag="admit"):
     """Clinician: let this visitor into the conversation."""
 
     participant: Id
 
 
-class Refuse(Message, tag="refuse"):
+class Refuse(Message, frozen=True, tag="refuse"):
     """Clinician: this visitor will not be let in. They are told why."""
 
     participant: Id
     reason: ShortText = ""
 
 
-class SendBack(Message, tag="sendBack"):
+class SendBack(Message, frozen=True, tag="sendBack"):
     """Clinician: return this participant to the waiting room."""
 
     participant: Id
     reason: ShortText = ""
 
 
-class Remove(Message, tag="remove"):
+class Remove(Message, frozen=True, tag="remove"):
     """Clinician: end this participant's presence; their seat is closed."""
 
     participant: Id
     reason: ShortText = ""
 
 
-class Transfer(Message, tag="transfer"):
+class Transfer(Message, frozen=True, tag="transfer"):
     """Clinician: move this participant to another room of the same tenant, where they are expected."""
 
     participant: Id
-    room: Id
+    room: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
-class Tell(Message, tag="tell"):
+class Tell(Message, frozen=True, tag="tell"):
     """Clinician: a sentence to someone in the waiting room ("10 minutes late, sorry")."""
 
     participant: Id
     text: Annotated[str, Meta(min_length=1, max_length=500)]
 
 
-class EndRoom(Message, tag="endRoom"):
+class EndRoom(Message, frozen=True, tag="endRoom"):
     """Clinician: end the consultation for everybody."""
 
     reason: ShortText = ""
@@ -245,11 +246,11 @@ ClientMessage = (
 # -- from the server --------------------------------------------------------------------------------------------------
 
 
-class Ping(Message, tag="ping"):
+class Ping(Message, frozen=True, tag="ping"):
     """Sent every `pingIntervalMs`; each end calls the socket dead after `deadAfterMs` without any message."""
 
 
-class Welcome(Message, tag="welcome"):
+class Welcome(Message, frozen=True, tag="welcome"):
     """Answer to `hello`: who you are and where you stand."""
 
     version: int
@@ -266,11 +267,11 @@ class Welcome(Message, tag="welcome"):
     room_topology: Literal["auto", "direct-only", "relay-only"] = "auto"
 
 
-class Occupied(Message, tag="occupied"):
+class Occupied(Message, frozen=True, tag="occupied"):
     """The seat is in use on another device: "continue here?". Say hello again with `takeOver` to take it."""
 
 
-class Refused(Message, tag="refused"):
+class Refused(Message, frozen=True, tag="refused"):
     """The last message before the server closes the socket. Do not retry with the same secret unless `retry`."""
 
     code: str
@@ -280,7 +281,7 @@ class Refused(Message, tag="refused"):
     retry: bool = False
 
 
-class Problem(Message, tag="problem"):
+class Problem(Message, frozen=True, tag="problem"):
     """A message of yours was not carried out; the connection goes on."""
 
     code: str
@@ -289,7 +290,7 @@ class Problem(Message, tag="problem"):
     """The `type` of the message it answers."""
 
 
-class StateChanged(Message, tag="state"):
+class StateChanged(Message, frozen=True, tag="state"):
     """Where you stand now, and what that gives you."""
 
     state: State
@@ -304,32 +305,32 @@ class StateChanged(Message, tag="state"):
     """From admission on."""
 
 
-class Visitors(Message, tag="visitors"):
+class Visitors(Message, frozen=True, tag="visitors"):
     """To clinicians: everybody who is not in the conversation. Replaces the list before."""
 
     visitors: list[Visitor]
 
 
-class PeerJoined(Message, tag="peerJoined"):
+class PeerJoined(Message, frozen=True, tag="peerJoined"):
     """Somebody entered the conversation."""
 
     peer: Peer
 
 
-class PeerChanged(Message, tag="peerChanged"):
+class PeerChanged(Message, frozen=True, tag="peerChanged"):
     """Something about a peer changed; replaces what you knew."""
 
     peer: Peer
 
 
-class PeerLeft(Message, tag="peerLeft"):
+class PeerLeft(Message, frozen=True, tag="peerLeft"):
     """Somebody is no longer in the conversation."""
 
     id: Id
     why: Literal["left", "timeout", "removed", "sentBack", "transferred"]
 
 
-class PeerDescribed(Message, tag="peerDescription"):
+class PeerDescribed(Message, frozen=True, tag="peerDescription"):
     """An offer or answer from a peer."""
 
     sender: Id = msgspec.field(name="from")
@@ -337,7 +338,7 @@ class PeerDescribed(Message, tag="peerDescription"):
     description: SessionDescription
 
 
-class PeerCandidate(Message, tag="peerCandidate"):
+class PeerCandidate(Message, frozen=True, tag="peerCandidate"):
     """A trickled candidate from a peer."""
 
     sender: Id = msgspec.field(name="from")
@@ -345,32 +346,32 @@ class PeerCandidate(Message, tag="peerCandidate"):
     candidate: IceCandidate
 
 
-class IceServers(Message, tag="iceServers"):
+class IceServers(Message, frozen=True, tag="iceServers"):
     """Fresh servers and credentials, for `setConfiguration`."""
 
     ice_servers: list[IceServer]
 
 
-class Told(Message, tag="told"):
+class Told(Message, frozen=True, tag="told"):
     """A sentence from the clinician, while you wait."""
 
     text: str
 
 
-class Transferred(Message, tag="transferred"):
+class Transferred(Message, frozen=True, tag="transferred"):
     """You are expected in another room: say hello there with this secret (a new link; same page)."""
 
     secret: Secret
 
 
-class RoomEnded(Message, tag="roomEnded"):
+class RoomEnded(Message, frozen=True, tag="roomEnded"):
     """The consultation is over for everybody. The server closes the socket after it."""
 
     by: Literal["clinician", "host", "limit"]
     reason: str = ""
 
 
-class GoingAway(Message, tag="goingAway"):
+class GoingAway(Message, frozen=True, tag="goingAway"):
     """The server restarts: come back after this many milliseconds, spread at random by the server."""
 
     retry_after_ms: int
@@ -381,7 +382,7 @@ ServerMessage = (
     | PeerDescribed | PeerCandidate | IceServers | Told | Transferred | RoomEnded | GoingAway
 )  # fmt: skip
 
-_decoder = msgspec.json.Decoder(ClientMessage)
+_decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
 _encoder = msgspec.json.Encoder()
 
 
@@ -411,6 +412,6 @@ def encode(message: ServerMessage) -> bytes:
 
 
 if __name__ == "__main__":
-    from server.signalling import typescript
+    from server.signalling.typescript import declarations
 
-    print(typescript.declarations(), end="")
+    print(declarations(), end="")

@@ -1,9 +1,9 @@
-"""What two browsers may agree on through us: the policy on descriptions and candidates, checked before they are relayed.
+"""What two browsers may agree on through us: the policy on descriptions and candidates, checked before relaying.
 
 The server changes nothing in them. It refuses what a browser of ours never writes: unencrypted or SDES media, several
 certificates, transports outside the bundle, media that the role may not send. Driven by `rooms.py`.
 
-Spec: RFC 9429 (JSEP), RFC 9143 (BUNDLE), RFC 8839 (ICE in SDP), RFC 8842 and RFC 8122 (DTLS, fingerprints), RFC 8841 (SCTP).
+Spec: RFC 9429 (JSEP), 9143 (BUNDLE), 8839 (ICE in SDP), 8842 and 8122 (DTLS and its fingerprints), 8841 (SCTP).
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _check_fingerprint(levels: tuple[sdp.Section, ...]) -> None:
 
 
 def _check_transport(parsed: sdp.Sdp, live: list[sdp.MediaSection], kind: Literal["offer", "answer"]) -> None:
-    """Check ICE credentials and DTLS role: required where the bundle's transport is described, legal wherever present."""
+    """Check ICE credentials and DTLS role: present where the bundle's transport is, legal wherever they are."""
     for name, legal in (("ice-ufrag", _UFRAG), ("ice-pwd", _PWD)):
         for level in (parsed.session, *live):
             for value in level.attributes.get(name, ()):

@@ -1,7 +1,716 @@
-"""Live rooms: who is in them, who waits, who may do what to whom. Drives nothing; driven by `session.py`."""
+"""Live rooms: who is in them, who waits, who may do what to whom. Driven by `session.py`.
+
+A *participant* is a seat in a room that is live in memory; a *session* is the socket that sits on it, if any. The seat
+outlives sockets: it moves along `MOVES` and is written to the store when something durable about it changes.
+
+        hello ──> arrived ──ready──> waiting ──admit──> admitted ──join──> joined
+                    │  └──admit, then ready ──────────────^  ^ └─sendBack─┐  │ ^
+                    └──────────leave, 60 s offline──> left ──┘            └──│─┘ waiting <──sendBack── joined
+                                                        (back: admitted if they were, otherwise arrived)
+
+Nothing is sent from here. Messages go to the outboxes of the sessions they concern, facts for the store to `effects`,
+and the driver drains both after every call ("mutate, then drain"). What changes slowly and concerns many (the
+clinicians' list, places in the waiting room) is gathered: the room is marked in `stale` and `announce` tells once.
+
+Cost: a relayed signal touches two participants; everything else is linear in the people of one room. Memory: about
+1 KiB per participant, of rooms that somebody is or was connected to during the last minute; `handle_timer` lets go of
+the others. The file is long because the rules about one room belong together; how seats are found is `RoomRegistry`'s.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import count
+from typing import Any, Final, Literal, Protocol, get_args
+
+from server.audit import AuditKind
+from server.errors import InvalidStateError, RefusalError
+from server.ids import digest, new_id
+from server.records import RoomRecord, SeatRecord
+from server.signalling.auth import Claims
+from server.signalling.messages import (
+    Candidate,
+    Connection,
+    Describe,
+    IceServer,
+    Peer,
+    PeerCandidate,
+    PeerChanged,
+    PeerDescribed,
+    PeerJoined,
+    PeerLeft,
+    Role,
+    RoomEnded,
+    ServerMessage,
+    State,
+    StateChanged,
+    Told,
+    TrackState,
+    Transferred,
+    Visitor,
+    Visitors,
+)
+from server.signalling.negotiation import check_candidate, check_description
+
+MAX_SEATS_PER_LINK: Final = 50
+"""Devices that one reusable link seats in one room: it may be passed around, not posted in public."""
+FORGET_S: Final = 3600.0
+"""How long the end of a room or link is remembered, for hellos that looked it up just before."""
+_KEEP_S: Final = 5.0
+"""How long a room stays in memory after the last person is "left"."""
+
+MOVES: Final[dict[State, frozenset[State]]] = {
+    "arrived": frozenset({"waiting", "admitted", "left"}),
+    "waiting": frozenset({"admitted", "left"}),
+    "admitted": frozenset({"joined", "waiting", "left"}),
+    "joined": frozenset({"waiting", "admitted", "left"}),
+    "left": frozenset({"arrived", "waiting", "admitted"}),
+}
+"""Where a participant may go from each state."""
+
+_RANK: Final[dict[Role, int]] = {"clinician": 0, "guest": 1, "patient": 2, "observer": 3}
+"""Of two peers the one with the higher rank is polite; the id decides among equals."""
+
+Why = Literal["left", "timeout", "removed", "sentBack", "transferred"]
+
+
+class Seated(Protocol):
+    """What a room asks of the session that sits on a seat."""
+
+    def send(self, message: ServerMessage) -> None:
+        """Put a message in the outbox."""
+
+    def end(self, code: str, reason: str = "", last: ServerMessage | None = None) -> None:
+        """Say why (`last`, or a `refused` with the code) and close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A line for the audit trail; the driver adds the time."""
+
+    tenant: str
+    room: str
+    kind: AuditKind
+    actor: str
+    subject: str = ""
+    detail: str = ""
+
+
+Effect = Fact | SeatRecord
+
+
+@dataclass(slots=True, eq=False)
+class Participant:
+    """One seat of a live room."""
+
+    seat: SeatRecord = field(repr=False)
+    """What is durable about it; replaced, never changed."""
+    state: State
+    since: float
+    """When it came into this state."""
+    session: Seated | None = None
+    instance: str = ""
+    """The page load that sits on it, or sat on it last."""
+    microphone: TrackState = "off"
+    camera: TrackState = "off"
+    gone_at: float = 0.0
+    """While nobody sits on it: when the others are told that it is left."""
+    told: tuple[int, bool] | None = None
+    """Place and expectation, as last told while waiting."""
+
+    @property
+    def id(self) -> str:
+        """The ParticipantId."""
+        return self.seat.id
+
+    @property
+    def role(self) -> Role:
+        """What they may do."""
+        return self.seat.role
+
+    @property
+    def connection(self) -> Connection:
+        """Whether somebody sits here now."""
+        return "online" if self.session is not None else "reconnecting"
+
+    @property
+    def is_host(self) -> bool:
+        """Whether this is a clinician who is here, so that people who wait are expected."""
+        return self.seat.role == "clinician" and self.session is not None and self.state in ("admitted", "joined")
+
+    def move(self, state: State, now: float) -> None:
+        """Change state.
+
+        Raises:
+            InvalidStateError: `MOVES` has no such way.
+        """
+        if state not in MOVES[self.state]:
+            raise InvalidStateError(f"{self.state} -> {state}")
+        self.state, self.since, self.told = state, now, None
+
+    def tell(self, message: ServerMessage) -> None:
+        """Send to whoever sits here; to nobody otherwise."""
+        if self.session is not None:
+            self.session.send(message)
+
+
+class Room:
+    """One consultation that is live in this process.
+
+    Made by `RoomRegistry.open`. Every method that a participant causes raises `RefusalError` with the code of the
+    `problem` to answer; then nothing has changed.
+    """
+
+    def __init__(self, record: RoomRecord, registry: RoomRegistry) -> None:
+        self.record = record
+        self.participants: dict[str, Participant] = {}
+        self._registry = registry
+
+    # Coming and going ------------------------------------------------------------------------------------------------
+
+    def restore(self, seat: SeatRecord, now: float) -> Participant:
+        """Put a seat of the store back in its place, empty."""
+        person = self.participants[seat.id] = Participant(seat, "left", now)
+        self._registry.by_resume[seat.resume_digest] = person
+        return person
+
+    def create(self, claims: Claims, now: float, wall: datetime) -> Participant:
+        """Make a new seat for these claims; a clinician is admitted from the start."""
+        admitted = claims.role == "clinician"
+        seat = SeatRecord(
+            id=new_id(),
+            room=self.record.id,
+            origin=claims.origin,
+            role=claims.role,
+            name=claims.name,
+            resume_digest="",
+            admitted=admitted,
+            closed="",
+            created_at=wall,
+        )
+        person = self.participants[seat.id] = Participant(seat, "admitted" if admitted else "arrived", now)
+        self._fact("participant.arrived", person.id, detail=seat.role)
+        return person
+
+    def give_resume(self, person: Participant) -> str:
+        """Give the seat to a new device: its resume secret is made, and the one before opens nothing any more."""
+        secret = new_id()
+        if person.seat.resume_digest:
+            self._fact("participant.taken_over", person.id)
+        self._registry.by_resume.pop(person.seat.resume_digest, None)
+        self._save(person, resume_digest=digest(secret))
+        self._registry.by_resume[person.seat.resume_digest] = person
+        return secret
+
+    def attach(self, person: Participant, session: Seated, instance: str, now: float, *, same_device: bool) -> None:
+        """Seat a session; whoever sat there is told `taken_over`. A new device chooses camera and microphone first."""
+        previous, person.session = person.session, session
+        if previous is not None:
+            previous.end("taken_over")
+        person.instance = instance
+        if same_device and person.state in ("joined", "left"):
+            self._fact("participant.resumed", person.id)
+        if person.state == "left":
+            person.move("admitted" if person.seat.admitted else "arrived", now)
+        elif person.state == "joined" and same_device:
+            self._tell_peers(person, PeerChanged)
+        elif person.state == "joined":
+            self._part(person, "left")
+            person.move("admitted", now)
+        self._registry.stale.add(self)
+
+    def brief(self, person: Participant) -> None:
+        """Tell a participant who was just welcomed the rest: place, peers, ICE servers, the clinicians' list."""
+        if person.state != "arrived":
+            self._tell_state(person)
+        if person.is_host:
+            self._registry.stale.add(self)
+
+    def detach(self, person: Participant, session: Seated, now: float) -> None:
+        """A socket closed. Its seat, if it still has it, waits for `left_after_s` before the others see "left"."""
+        if person.session is not session:
+            return
+        person.session = None
+        if person.state == "left":
+            return
+        person.gone_at = now + self._registry.left_after_s
+        self._registry.wake_at(person.gone_at, self, person)
+        if person.state == "joined":
+            self._fact("participant.reconnecting", person.id)
+            self._tell_peers(person, PeerChanged)
+        self._registry.stale.add(self)
+
+    def handle_timer(self, person: Participant, now: float) -> None:
+        """Call a participant left who has been away too long."""
+        if person.session is None and person.state != "left" and now >= person.gone_at:
+            self._leave(person, "timeout", now)
+
+    # What a participant may do ---------------------------------------------------------------------------------------
+
+    def ready(self, person: Participant, now: float) -> None:
+        """Go to the waiting room, or past it when already admitted. Said again, it repeats the answer."""
+        if person.seat.admitted:
+            if person.state != "admitted":
+                person.move("admitted", now)
+        elif person.state != "waiting":
+            person.move("waiting", now)
+            self._fact("participant.waiting", person.id)
+        self._tell_state(person)
+        self._registry.stale.add(self)
+
+    def join(self, person: Participant, microphone: TrackState, camera: TrackState, now: float) -> None:
+        """Enter the conversation. Said again, it repeats the answer.
+
+        Raises:
+            RefusalError: `not_permitted` before admission, `room_full`.
+        """
+        if not person.seat.admitted:
+            raise RefusalError("not_permitted")
+        if person.state == "joined":
+            self.set_media(person, microphone, camera)
+            self._tell_state(person)
+            return
+        if sum(1 for _ in self.joined()) >= self._registry.max_in_conversation:
+            raise RefusalError("room_full")
+        person.microphone, person.camera = microphone, camera
+        if person.state == "left":
+            person.move("admitted", now)
+        person.move("joined", now)
+        self._tell_state(person)
+        self._tell_peers(person, PeerJoined)
+        self._fact("participant.joined", person.id)
+        self._registry.stale.add(self)
+
+    def leave(self, person: Participant, now: float) -> None:
+        """Hang up; the seat is kept."""
+        self._leave(person, "left", now)
+        self._tell_state(person)
+
+    def set_media(self, person: Participant, microphone: TrackState, camera: TrackState) -> None:
+        """Note what microphone and camera do, and tell the others in the conversation."""
+        if (microphone, camera) == (person.microphone, person.camera):
+            return
+        person.microphone, person.camera = microphone, camera
+        if person.state == "joined":
+            self._tell_peers(person, PeerChanged)
+
+    def relay_candidate(self, sender: Participant, message: Candidate) -> None:
+        """Pass a candidate on, unchanged.
+
+        Raises:
+            ProtocolError: `bad_sdp`.
+            RefusalError: `unknown_participant`.
+        """
+        target = self._peer(sender, message.to)
+        check_candidate(message.candidate)
+        if target.session is not None:
+            target.session.send(
+                PeerCandidate(sender=sender.seat.id, instance=sender.instance, candidate=message.candidate)
+            )
+
+    def relay_description(self, sender: Participant, message: Describe) -> None:
+        """Pass an offer or answer on, unchanged.
+
+        Raises:
+            ProtocolError: `bad_sdp`.
+            RefusalError: `unknown_participant`; `not_permitted` when an observer would send.
+        """
+        target = self._peer(sender, message.to)
+        check_description(message.description, sender.seat.role)
+        target.tell(PeerDescribed(sender=sender.id, instance=sender.instance, description=message.description))
+
+    # What a clinician may do -----------------------------------------------------------------------------------------
+
+    def admit(self, by: Participant, target_id: str, now: float) -> None:
+        """Let a visitor in. One who still chooses devices is admitted as soon as they are ready."""
+        target = self._visitor(target_id)
+        if target.seat.admitted:
+            return
+        self._save(target, admitted=True)
+        self._fact("participant.admitted", by.id, target.id)
+        if target.state == "waiting":
+            target.move("admitted", now)
+            self._tell_state(target)
+        self._registry.stale.add(self)
+
+    def refuse(self, by: Participant, target_id: str, reason: str, now: float) -> None:
+        """Turn a visitor away for good, with a reason."""
+        target = self._visitor(target_id)
+        if target.state == "joined":
+            raise RefusalError("not_permitted")
+        self._fact("participant.refused", by.id, target.id)
+        self.close_seat(target, "refused", now, reason=reason)
+
+    def send_back(self, by: Participant, target_id: str, reason: str, now: float) -> None:
+        """Return a participant to the waiting room; they need to be admitted again."""
+        target = self._visitor(target_id)
+        if not target.seat.admitted:
+            return
+        self._save(target, admitted=False)
+        self._fact("participant.sent_back", by.id, target.id)
+        if target.state == "joined":
+            self._part(target, "sentBack")
+        if target.state in ("joined", "admitted"):
+            target.move("waiting", now)
+            self._tell_state(target, reason)
+        self._registry.stale.add(self)
+
+    def remove(self, by: Participant, target_id: str, reason: str, now: float) -> None:
+        """Put somebody out for good, with a reason."""
+        target = self._visitor(target_id)
+        self._fact("participant.removed", by.id, target.id)
+        self.close_seat(target, "removed", now, reason=reason)
+
+    def may_transfer(self, target_id: str) -> Participant:
+        """Return whom a clinician wants to send to another room.
+
+        Raises:
+            RefusalError: `unknown_participant` (also when they are not connected: nobody could tell them where to go)
+                or `not_permitted`.
+        """
+        target = self._visitor(target_id)
+        if target.session is None:
+            raise RefusalError("unknown_participant")
+        return target
+
+    def transfer(self, by: Participant, target_id: str, secret: str, now: float) -> None:
+        """Send somebody to another room with the secret of a new link there."""
+        target = self.may_transfer(target_id)
+        self._fact("participant.transferred", by.id, target.id)
+        self.close_seat(target, "transferred", now, last=Transferred(secret=secret))
+
+    def tell(self, by: Participant, target_id: str, text: str) -> None:
+        """Say a sentence to somebody who is not yet in the conversation."""
+        target = self._visitor(target_id)
+        if target.session is None or target.state == "joined":
+            raise RefusalError("unknown_participant")
+        target.session.send(Told(text=text))
+
+    # Ends ------------------------------------------------------------------------------------------------------------
+
+    def close_seat(
+        self,
+        target: Participant,
+        closed: Literal["refused", "removed", "transferred"],
+        now: float,
+        *,
+        code: str = "",
+        reason: str = "",
+        last: ServerMessage | None = None,
+    ) -> None:
+        """Close a seat for good, and the socket on it, which is told `last` or a refusal with `code` (or `closed`)."""
+        if target.state == "joined":
+            self._part(target, "transferred" if closed == "transferred" else "removed", closed)
+        if target.state != "left":
+            target.move("left", now)
+        self._save(target, closed=closed, admitted=False)
+        session, target.session = target.session, None
+        if session is not None:
+            session.end(code or closed, reason, last)
+        self._registry.stale.add(self)
+
+    def end(self, by: Literal["clinician", "host", "limit"], actor: str, reason: str = "") -> None:
+        """End the consultation for everybody."""
+        for person in self.joined():
+            self._fact("participant.left", person.id, detail="room_ended")
+        self._fact("room.ended", actor, detail=by)
+        last = RoomEnded(by=by, reason=reason)
+        for person in self.participants.values():
+            session, person.session = person.session, None
+            if session is not None:
+                session.end("room_ended", last=last)
+
+    # Views -----------------------------------------------------------------------------------------------------------
+
+    def joined(self) -> Iterator[Participant]:
+        """Yield who is in the conversation, also those who are reconnecting."""
+        return (person for person in self.participants.values() if person.state == "joined")
+
+    def waiting(self) -> list[Participant]:
+        """Return who is in the waiting room, the next one first."""
+        return sorted((p for p in self.participants.values() if p.state == "waiting"), key=lambda p: p.since)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many participants are in each state."""
+        return Counter(person.state for person in self.participants.values() if not person.seat.closed)
+
+    def is_empty(self) -> bool:
+        """Whether nobody is connected or expected back shortly."""
+        return all(person.session is None and person.state == "left" for person in self.participants.values())
+
+    def announce(self, now: float) -> None:
+        """Tell the clinicians who is not in the conversation, and those who wait their place, where it changed."""
+        expected = False
+        hosts = [person for person in self.participants.values() if person.is_host]
+        if hosts:
+            expected = True
+            message = Visitors(visitors=[self._visitor_view(p, now) for p in self._visitors()])
+            for host in hosts:
+                host.tell(message)
+        for place, person in enumerate(self.waiting(), 1):
+            if person.session is not None and person.told not in ((place, expected), None):
+                self._tell_waiting(person, place, expected)
+
+    def _visitors(self) -> Iterator[Participant]:
+        for person in self.participants.values():
+            if person.state != "joined" and person.role != "clinician" and not person.seat.closed:
+                yield person
+
+    @staticmethod
+    def _visitor_view(person: Participant, now: float) -> Visitor:
+        state = "admitted" if person.seat.admitted and person.state == "arrived" else person.state
+        assert state != "joined"
+        return Visitor(
+            id=person.id,
+            role=person.role,
+            name=person.seat.name,
+            state=state,
+            connection=person.connection,
+            since_ms=max(0, round((now - person.since) * 1000)),
+        )
+
+    @staticmethod
+    def _peer_view(person: Participant, seen_by: Participant) -> Peer:
+        polite = (_RANK[seen_by.role], seen_by.id) > (_RANK[person.role], person.id)
+        return Peer(
+            id=person.id,
+            role=person.role,
+            name=person.seat.name,
+            connection=person.connection,
+            microphone=person.microphone,
+            camera=person.camera,
+            instance=person.instance,
+            polite=polite,
+        )
+
+    # Inside ----------------------------------------------------------------------------------------------------------
+
+    def _peer(self, sender: Participant, target_id: str) -> Participant:
+        target = self.participants.get(target_id)
+        if target is None or target.state != "joined" or target is sender:
+            raise RefusalError("unknown_participant")
+        return target
+
+    def _visitor(self, target_id: str) -> Participant:
+        """Return somebody whom a clinician may command: not another clinician."""
+        target = self.participants.get(target_id)
+        if target is None or target.seat.closed:
+            raise RefusalError("unknown_participant")
+        if target.role == "clinician":
+            raise RefusalError("not_permitted")
+        return target
+
+    def _leave(self, person: Participant, why: Literal["left", "timeout"], now: float) -> None:
+        if person.state == "joined":
+            self._part(person, why)
+        else:
+            self._fact("participant.left", person.id, detail=why)
+        person.move("left", now)
+        self._registry.stale.add(self)
+
+    def _part(self, person: Participant, why: Why, detail: str = "") -> None:
+        """Tell the conversation that somebody is no longer in it. The caller moves them."""
+        self._fact("participant.left", person.id, detail=detail or why)
+        message = PeerLeft(id=person.id, why=why)
+        for other in self.joined():
+            if other is not person:
+                other.tell(message)
+
+    def _tell_peers(self, person: Participant, kind: type[PeerJoined] | type[PeerChanged]) -> None:
+        for other in self.joined():
+            if other is not person and other.session is not None:
+                other.session.send(kind(peer=self._peer_view(person, other)))
+
+    def _tell_state(self, person: Participant, reason: str = "") -> None:
+        state = person.state
+        if person.session is None:
+            return
+        if state == "waiting":
+            place = self.waiting().index(person) + 1
+            self._tell_waiting(person, place, any(p.is_host for p in self.participants.values()), reason)
+        elif state == "admitted":
+            person.session.send(StateChanged(state=state, ice_servers=self._registry.ice_servers(person.id)))
+        elif state == "joined":
+            peers = [self._peer_view(other, person) for other in self.joined() if other is not person]
+            servers = self._registry.ice_servers(person.id)
+            person.session.send(StateChanged(state=state, peers=peers, ice_servers=servers))
+        else:
+            person.session.send(StateChanged(state=state, reason=reason))
+
+    @staticmethod
+    def _tell_waiting(person: Participant, place: int, expected: bool, reason: str = "") -> None:
+        person.told = (place, expected)
+        person.tell(StateChanged(state="waiting", place=place, expected=expected, reason=reason))
+
+    def _save(self, person: Participant, **changes: Any) -> None:
+        person.seat = dataclasses.replace(person.seat, **changes)
+        self._registry.effects.append(person.seat)
+
+    def _fact(self, kind: AuditKind, actor: str, subject: str = "", detail: str = "") -> None:
+        self._registry.effects.append(Fact(self.record.tenant, self.record.id, kind, actor, subject, detail))
+
 
 class RoomRegistry:
-    """Every room that somebody is connected to, by id."""
+    """Every live room, by id, and what they have in common.
+
+    Args:
+        left_after_s: Without a socket for this long, the others see "left".
+        max_in_conversation: People in one direct conversation.
+        ice_servers: Makes the ICE servers of one participant, by id.
+
+    Invariants: a room is in `rooms` exactly while somebody is connected to it or was during the last `left_after_s`;
+    `by_resume` holds every seat of every live room.
+    """
+
+    def __init__(
+        self, left_after_s: float, max_in_conversation: int, ice_servers: Callable[[str], list[IceServer]]
+    ) -> None:
+        self.left_after_s = left_after_s
+        self.max_in_conversation = max_in_conversation
+        self.ice_servers = ice_servers
+        self.rooms: dict[str, Room] = {}
+        self.by_resume: dict[str, Participant] = {}
+        self.effects: list[Effect] = []
+        self.stale: set[Room] = set()
+        self._timers: list[tuple[float, int, Room, Participant | None]] = []
+        self._sequence = count()
+        self._ended: dict[str, tuple[float, str]] = {}
+
+    # For hellos ------------------------------------------------------------------------------------------------------
+
+    def live_seat(self, resume_digest: str) -> SeatRecord | None:
+        """Return the seat of a live room that this resume secret opens."""
+        person = self.by_resume.get(resume_digest)
+        return person.seat if person is not None else None
+
+    def open(self, record: RoomRecord, seats: list[SeatRecord], now: float) -> Room:
+        """Make a room live with its seats from the store, unless it is already."""
+        room = self.rooms.get(record.id)
+        if room is None:
+            room = self.rooms[record.id] = Room(record, self)
+            for seat in seats:
+                room.restore(seat, now)
+            self.wake_at(now + self.left_after_s + _KEEP_S, room)
+        return room
+
+    def enter(
+        self,
+        claims: Claims,
+        session: Seated,
+        instance: str,
+        resume: str | None,
+        take_over: bool,
+        now: float,
+        wall: datetime,
+    ) -> tuple[Room, Participant, str] | None:
+        """Find or make the seat for a hello whose room is live, and seat the session on it.
+
+        Returns:
+            The room, the participant and the resume secret of this device; None when the seat is in use elsewhere and
+            `take_over` is not said.
+
+        Raises:
+            RefusalError: `room_ended`, `link_revoked`, `room_full`, or why the seat is closed.
+        """
+        for gone in (claims.room.id, claims.origin):
+            if gone in self._ended:
+                raise RefusalError(self._ended[gone][1])
+        room = self.rooms[claims.room.id]
+        person = room.participants.get(claims.seat.id) if claims.seat is not None else None
+        # Between the look-up and now, another device may have taken the seat, or a clinician closed it.
+        if person is not None and resume is not None and person.seat.resume_digest == digest(resume):
+            if person.seat.closed:
+                raise RefusalError(person.seat.closed)
+            room.attach(person, session, instance, now, same_device=True)
+            return room, person, resume
+        person = self._seat_of(room, claims)
+        if person is None:
+            person = room.create(claims, now, wall)
+        elif person.seat.closed:
+            raise RefusalError(person.seat.closed)
+        elif person.session is not None and not take_over:
+            return None
+        secret = room.give_resume(person)
+        room.attach(person, session, instance, now, same_device=False)
+        return room, person, secret
+
+    @staticmethod
+    def _seat_of(room: Room, claims: Claims) -> Participant | None:
+        """Return the seat that a device without resume secret gets; None: a new one."""
+        seats = [person for person in room.participants.values() if person.seat.origin == claims.origin]
+        if claims.single_use:
+            return seats[0] if seats else None
+        if len(seats) < MAX_SEATS_PER_LINK:
+            return None
+        abandoned = [p for p in seats if p.state == "left" and not p.seat.admitted and not p.seat.closed]
+        if not abandoned:
+            raise RefusalError("room_full")
+        return min(abandoned, key=lambda p: p.since)
+
+    # From outside ----------------------------------------------------------------------------------------------------
+
+    def end_room(
+        self, room_id: str, by: Literal["clinician", "host", "limit"], actor: str, now: float, reason: str = ""
+    ) -> None:
+        """End a room, live or not, for everybody in it. The caller has recorded the end in the store."""
+        self._ended[room_id] = (now + FORGET_S, "room_ended")
+        room = self.rooms.get(room_id)
+        if room is not None:
+            room.end(by, actor, reason)
+            self._forget(room)
+
+    def drop_link(self, link_id: str, code: str, now: float) -> None:
+        """Close every seat that came through a link, and keep it from making new ones."""
+        self._ended[link_id] = (now + FORGET_S, code)
+        for room in self.rooms.values():
+            for person in room.participants.values():
+                if person.seat.origin == link_id and not person.seat.closed:
+                    room.close_seat(person, "removed", now, code=code)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many participants of all live rooms are in each state."""
+        total: Counter[str] = Counter(dict.fromkeys(get_args(State), 0))
+        for room in self.rooms.values():
+            total.update(room.counts())
+        return total
+
+    # Time ------------------------------------------------------------------------------------------------------------
+
+    def wake_at(self, at: float, room: Room, person: Participant | None = None) -> None:
+        """Ask for `handle_timer` to look at a participant, or at a whole room."""
+        heapq.heappush(self._timers, (at, next(self._sequence), room, person))
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due: participants away too long, rooms that nobody needs any more."""
+        while self._timers and self._timers[0][0] <= now:
+            _, _, room, person = heapq.heappop(self._timers)
+            if self.rooms.get(room.record.id) is not room:
+                continue
+            if person is not None:
+                room.handle_timer(person, now)
+            elif room.is_empty():
+                self._forget(room)
+            else:
+                self.wake_at(now + self.left_after_s + _KEEP_S, room)
+        while self._ended:
+            gone, (until, _) = next(iter(self._ended.items()))
+            if until > now:
+                break
+            del self._ended[gone]
+
+    def announce(self, now: float) -> None:
+        """Tell, in every stale room, what has been gathered."""
+        stale, self.stale = self.stale, set()
+        for room in stale:
+            if self.rooms.get(room.record.id) is room:
+                room.announce(now)
+
+    def _forget(self, room: Room) -> None:
+        del self.rooms[room.record.id]
+        for person in room.participants.values():
+            self.by_resume.pop(person.seat.resume_digest, None)

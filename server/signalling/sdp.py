@@ -1,8 +1,8 @@
 """SDP text <-> dataclasses (RFC 8866). No policy: what a description may say is `negotiation.py`'s business.
 
-The parser is strict about what the grammar fixes (order of lines, shape of `m=`) and keeps everything else as text, so that
-`serialise(parse(text))` gives back the same lines. Its cost is bounded before it starts: `parse` counts lines, sections
-and candidates first, which takes microseconds for any 64 KiB.
+The parser is strict about what the grammar fixes (order of lines, shape of `m=`) and keeps everything else as text, so
+that `serialise(parse(text))` gives back the same lines. Its cost is bounded before it starts: `parse` counts lines,
+sections and candidates first, which takes microseconds for any 64 KiB.
 """
 
 from __future__ import annotations

@@ -1,51 +1,322 @@
-/** The wire protocol, as server/signalling/messages.py defines it. */
+// The signalling messages, one type each. Made by `python -m server.signalling.messages`: do not edit.
+// What they mean and in which order they come: server/signalling/PROTOCOL.md.
 
-export type Role = 'clinician' | 'patient' | 'guest' | 'observer';
-export type Language = 'fr' | 'en';
-export type State = 'arrived' | 'waiting' | 'admitted' | 'joined' | 'left';
-export type Connection = 'online' | 'reconnecting';
-export type TrackState = 'on' | 'off' | 'missing' | 'interrupted';
+/** The first message, within 5 s. The secret opens a seat; the resume secret takes the same seat again. */
+export type Hello = {
+  type: "hello";
+  version: number;
+  tenant: string;
+  instance: string;
+  secret?: string | null;
+  resume?: string | null;
+  takeOver?: boolean;
+  language?: "en" | "fr" | null;
+};
 
-export interface IceServer { urls: string[]; username?: string; credential?: string }
-export interface SessionDescription { type: 'offer' | 'answer'; sdp: string }
-export interface IceCandidate { candidate: string; sdpMid?: string | null; sdpMLineIndex?: number | null; usernameFragment?: string | null }
-export interface Peer { id: string; role: Role; name: string; connection: Connection; microphone: TrackState; camera: TrackState; instance: string; polite: boolean }
-export interface Visitor { id: string; role: Role; name: string; state: 'arrived' | 'waiting' | 'admitted' | 'left'; connection: Connection; sinceMs: number }
+/** Devices are chosen: put me in the waiting room. */
+export type Ready = {
+  type: "ready";
+};
 
-export interface Hello { type: 'hello'; version: number; tenant: string; instance: string; secret?: string | null; resume?: string | null; takeOver?: boolean; language?: Language | null }
-export interface Ready { type: 'ready' }
-export interface Join { type: 'join'; microphone?: TrackState; camera?: TrackState }
-export interface Leave { type: 'leave' }
-export interface Pong { type: 'pong' }
-export interface Describe { type: 'description'; to: string; description: SessionDescription }
-export interface Candidate { type: 'candidate'; to: string; candidate: IceCandidate }
-export interface RefreshIceServers { type: 'refreshIceServers' }
-export interface SetMedia { type: 'setMedia'; microphone: TrackState; camera: TrackState }
-export interface SetLanguage { type: 'setLanguage'; language: Language }
-export interface Admit { type: 'admit'; participant: string }
-export interface Refuse { type: 'refuse'; participant: string; reason?: string }
-export interface SendBack { type: 'sendBack'; participant: string; reason?: string }
-export interface Remove { type: 'remove'; participant: string; reason?: string }
-export interface Transfer { type: 'transfer'; participant: string; room: string }
-export interface Tell { type: 'tell'; participant: string; text: string }
-export interface EndRoom { type: 'endRoom'; reason?: string }
-export type ClientMessage = Hello | Ready | Join | Leave | Pong | Describe | Candidate | RefreshIceServers | SetMedia | SetLanguage | Admit | Refuse | SendBack | Remove | Transfer | Tell | EndRoom;
+/** I am admitted and enter the conversation. */
+export type Join = {
+  type: "join";
+  microphone?: "interrupted" | "missing" | "off" | "on";
+  camera?: "interrupted" | "missing" | "off" | "on";
+};
 
-export interface Ping { type: 'ping' }
-export interface Welcome { type: 'welcome'; version: number; id: string; role: Role; name: string; state: State; resume: string; language: Language; room: string; pingIntervalMs: number; deadAfterMs: number; roomTopology?: 'auto' | 'direct-only' | 'relay-only' }
-export interface Occupied { type: 'occupied' }
-export interface Refused { type: 'refused'; code: string; message: string; reason?: string; retry?: boolean }
-export interface Problem { type: 'problem'; code: string; message: string; re: string }
-export interface StateChanged { type: 'state'; state: State; place?: number | null; expected?: boolean; reason?: string; peers?: Peer[] | null; iceServers?: IceServer[] | null }
-export interface Visitors { type: 'visitors'; visitors: Visitor[] }
-export interface PeerJoined { type: 'peerJoined'; peer: Peer }
-export interface PeerChanged { type: 'peerChanged'; peer: Peer }
-export interface PeerLeft { type: 'peerLeft'; id: string; why: 'left' | 'timeout' | 'removed' | 'sentBack' | 'transferred' }
-export interface PeerDescribed { type: 'peerDescription'; from: string; instance: string; description: SessionDescription }
-export interface PeerCandidate { type: 'peerCandidate'; from: string; instance: string; candidate: IceCandidate }
-export interface IceServers { type: 'iceServers'; iceServers: IceServer[] }
-export interface Told { type: 'told'; text: string }
-export interface Transferred { type: 'transferred'; secret: string }
-export interface RoomEnded { type: 'roomEnded'; by: 'clinician' | 'host' | 'limit'; reason?: string }
-export interface GoingAway { type: 'goingAway'; retryAfterMs: number }
-export type ServerMessage = Ping | Welcome | Occupied | Refused | Problem | StateChanged | Visitors | PeerJoined | PeerChanged | PeerLeft | PeerDescribed | PeerCandidate | IceServers | Told | Transferred | RoomEnded | GoingAway;
+/** I hang up; the seat is kept, I may come back. */
+export type Leave = {
+  type: "leave";
+};
+
+/** Answer to `ping`, sent from the message handler: timers of hidden tabs are throttled, message events are not. */
+export type Pong = {
+  type: "pong";
+};
+
+/** An offer or answer for one peer. */
+export type Describe = {
+  type: "description";
+  to: string;
+  description: SessionDescription;
+};
+
+/** RTCSessionDescriptionInit; `rollback` never crosses the wire. */
+export type SessionDescription = {
+  type: "answer" | "offer";
+  sdp: string;
+};
+
+/** A trickled ICE candidate for one peer (RFC 8838). */
+export type Candidate = {
+  type: "candidate";
+  to: string;
+  candidate: IceCandidate;
+};
+
+/** RTCIceCandidateInit; an empty `candidate` says that there are no more (RFC 8838). */
+export type IceCandidate = {
+  candidate: string;
+  sdpMid?: string | null;
+  sdpMLineIndex?: number | null;
+  usernameFragment?: string | null;
+};
+
+/** Ask for new TURN credentials, before an ICE restart. */
+export type RefreshIceServers = {
+  type: "refreshIceServers";
+};
+
+/** What my microphone and camera do now, for the others to see. */
+export type SetMedia = {
+  type: "setMedia";
+  microphone: "interrupted" | "missing" | "off" | "on";
+  camera: "interrupted" | "missing" | "off" | "on";
+};
+
+/** The language in which sentences for people come from now on. */
+export type SetLanguage = {
+  type: "setLanguage";
+  language: "en" | "fr";
+};
+
+/** Clinician: let this visitor into the conversation. */
+export type Admit = {
+  type: "admit";
+  participant: string;
+};
+
+/** Clinician: this visitor will not be let in. They are told why. */
+export type Refuse = {
+  type: "refuse";
+  participant: string;
+  reason?: string;
+};
+
+/** Clinician: return this participant to the waiting room. */
+export type SendBack = {
+  type: "sendBack";
+  participant: string;
+  reason?: string;
+};
+
+/** Clinician: end this participant's presence; their seat is closed. */
+export type Remove = {
+  type: "remove";
+  participant: string;
+  reason?: string;
+};
+
+/** Clinician: move this participant to another room of the same tenant, where they are expected. */
+export type Transfer = {
+  type: "transfer";
+  participant: string;
+  room: string;
+};
+
+/** Clinician: a sentence to someone in the waiting room ("10 minutes late, sorry"). */
+export type Tell = {
+  type: "tell";
+  participant: string;
+  text: string;
+};
+
+/** Clinician: end the consultation for everybody. */
+export type EndRoom = {
+  type: "endRoom";
+  reason?: string;
+};
+
+/** Sent every `pingIntervalMs`; each end calls the socket dead after `deadAfterMs` without any message. */
+export type Ping = {
+  type: "ping";
+};
+
+/** Answer to `hello`: who you are and where you stand. */
+export type Welcome = {
+  type: "welcome";
+  version: number;
+  id: string;
+  role: "clinician" | "guest" | "observer" | "patient";
+  name: string;
+  state: "admitted" | "arrived" | "joined" | "left" | "waiting";
+  resume: string;
+  language: "en" | "fr";
+  room: string;
+  pingIntervalMs: number;
+  deadAfterMs: number;
+  roomTopology?: "auto" | "direct-only" | "relay-only";
+};
+
+/** The seat is in use on another device: "continue here?". Say hello again with `takeOver` to take it. */
+export type Occupied = {
+  type: "occupied";
+};
+
+/** The last message before the server closes the socket. Do not retry with the same secret unless `retry`. */
+export type Refused = {
+  type: "refused";
+  code: string;
+  message: string;
+  reason?: string;
+  retry?: boolean;
+};
+
+/** A message of yours was not carried out; the connection goes on. */
+export type Problem = {
+  type: "problem";
+  code: string;
+  message: string;
+  re: string;
+};
+
+/** Where you stand now, and what that gives you. */
+export type StateChanged = {
+  type: "state";
+  state: "admitted" | "arrived" | "joined" | "left" | "waiting";
+  place?: number | null;
+  expected?: boolean;
+  reason?: string;
+  peers?: Array<Peer> | null;
+  iceServers?: Array<IceServer> | null;
+};
+
+/** Another participant in the conversation, as one participant is told of them. */
+export type Peer = {
+  id: string;
+  role: "clinician" | "guest" | "observer" | "patient";
+  name: string;
+  connection: "online" | "reconnecting";
+  microphone: "interrupted" | "missing" | "off" | "on";
+  camera: "interrupted" | "missing" | "off" | "on";
+  instance: string;
+  polite: boolean;
+};
+
+/** RTCIceServer (W3C WebRTC section 4.2.4). */
+export type IceServer = {
+  urls: Array<string>;
+  username?: string | null;
+  credential?: string | null;
+};
+
+/** To clinicians: everybody who is not in the conversation. Replaces the list before. */
+export type Visitors = {
+  type: "visitors";
+  visitors: Array<Visitor>;
+};
+
+/** Someone who is not in the conversation, as the clinicians are told of them. */
+export type Visitor = {
+  id: string;
+  role: "clinician" | "guest" | "observer" | "patient";
+  name: string;
+  state: "admitted" | "arrived" | "left" | "waiting";
+  connection: "online" | "reconnecting";
+  sinceMs: number;
+};
+
+/** Somebody entered the conversation. */
+export type PeerJoined = {
+  type: "peerJoined";
+  peer: Peer;
+};
+
+/** Something about a peer changed; replaces what you knew. */
+export type PeerChanged = {
+  type: "peerChanged";
+  peer: Peer;
+};
+
+/** Somebody is no longer in the conversation. */
+export type PeerLeft = {
+  type: "peerLeft";
+  id: string;
+  why: "left" | "removed" | "sentBack" | "timeout" | "transferred";
+};
+
+/** An offer or answer from a peer. */
+export type PeerDescribed = {
+  type: "peerDescription";
+  from: string;
+  instance: string;
+  description: SessionDescription;
+};
+
+/** A trickled candidate from a peer. */
+export type PeerCandidate = {
+  type: "peerCandidate";
+  from: string;
+  instance: string;
+  candidate: IceCandidate;
+};
+
+/** Fresh servers and credentials, for `setConfiguration`. */
+export type IceServers = {
+  type: "iceServers";
+  iceServers: Array<IceServer>;
+};
+
+/** A sentence from the clinician, while you wait. */
+export type Told = {
+  type: "told";
+  text: string;
+};
+
+/** You are expected in another room: say hello there with this secret (a new link; same page). */
+export type Transferred = {
+  type: "transferred";
+  secret: string;
+};
+
+/** The consultation is over for everybody. The server closes the socket after it. */
+export type RoomEnded = {
+  type: "roomEnded";
+  by: "clinician" | "host" | "limit";
+  reason?: string;
+};
+
+/** The server restarts: come back after this many milliseconds, spread at random by the server. */
+export type GoingAway = {
+  type: "goingAway";
+  retryAfterMs: number;
+};
+
+export type ClientMessage =
+  | Hello
+  | Ready
+  | Join
+  | Leave
+  | Pong
+  | Describe
+  | Candidate
+  | RefreshIceServers
+  | SetMedia
+  | SetLanguage
+  | Admit
+  | Refuse
+  | SendBack
+  | Remove
+  | Transfer
+  | Tell
+  | EndRoom;
+
+export type ServerMessage =
+  | Ping
+  | Welcome
+  | Occupied
+  | Refused
+  | Problem
+  | StateChanged
+  | Visitors
+  | PeerJoined
+  | PeerChanged
+  | PeerLeft
+  | PeerDescribed
+  | PeerCandidate
+  | IceServers
+  | Told
+  | Transferred
+  | RoomEnded
+  | GoingAway;
