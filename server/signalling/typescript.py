@@ -18,6 +18,15 @@ _HEADER = """\
 // What they mean and in which order they come: server/signalling/PROTOCOL.md.
 """
 
+_ALIASES = {
+    "Language": 'SetLanguage["language"]',
+    "Role": 'Peer["role"]',
+    "State": 'Welcome["state"]',
+    "Connection": 'Peer["connection"]',
+    "TrackState": 'Peer["microphone"]',
+}
+"""The `Literal` types of messages.py, which JSON Schema has no names for."""
+
 
 def declarations() -> str:
     """Return the whole of `messages.d.ts`."""
@@ -28,6 +37,7 @@ def declarations() -> str:
     blocks = [_declaration(name, schema) for name, schema in components.items()]
     for name, kinds in unions.items():
         blocks.append(f"export type {name} =\n" + "\n".join(f"  | {kind.__name__}" for kind in kinds) + ";\n")
+    blocks.append("".join(f"export type {name} = {place};\n" for name, place in _ALIASES.items()))
     return _HEADER + "\n" + "\n".join(blocks)
 
 

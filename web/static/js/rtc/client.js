@@ -50,6 +50,8 @@ import { StatsPoller } from './stats.js';
 const FRESH_ICE_SERVERS_MS = 20_000;
 /** Without an answer, restart with the servers we have: a running allocation outlives its credentials. */
 const ICE_SERVERS_TIMEOUT_MS = 1000;
+/** After a restart of the server, until everybody has found it again; it spreads them over less. */
+const CONFIRM_PEERS_MS = 15_000;
 
 /**
  * Fires these events (`CustomEvent`, facts in `detail`):
@@ -92,8 +94,8 @@ export class Client extends EventTarget {
   #visitors = [];
   /** @type {{audio: MediaStreamTrack | null, video: MediaStreamTrack | null}} */
   #tracks = { audio: null, video: null };
-  /** @type {{microphone: TrackState, camera: TrackState}} */
-  #media = { microphone: 'missing', camera: 'missing' };
+  /** Null until told: after a reload, the others keep what they knew. @type {{microphone: TrackState, camera: TrackState} | null} */
+  #media = null;
   /** @type {IceServer[]} */
   #iceServers = [];
   #iceServersAt = -Infinity;
@@ -101,12 +103,14 @@ export class Client extends EventTarget {
   #iceServersWaiters = [];
   /** Whether the network may have changed since the peers last heard of us. */
   #moved = false;
+  /** Peers whom a restarted server does not know again yet, though we hear them. @type {Set<string>} */
+  #unconfirmed = new Set();
 
   /** @param {ClientOptions} options */
   constructor(options) {
     super();
     this.#tenant = options.tenant;
-    this.#secret = options.secret;
+    this.#secret = options.secret || null;
     this.#language = options.language ?? null;
     this.#storage = options.storage ?? memoryStorage();
     this.#environment = options.environment ?? globalThis;
@@ -153,7 +157,7 @@ export class Client extends EventTarget {
 
   /** What the others are told of your devices. @returns {Readonly<{microphone: TrackState, camera: TrackState}>} */
   get media() {
-    return this.#media;
+    return this.#media ?? { microphone: 'missing', camera: 'missing' };
   }
 
   // -- for everybody ---------------------------------------------------------------------------------------------------
@@ -161,6 +165,10 @@ export class Client extends EventTarget {
   /** Open the signalling and say hello. Ends in `state`, `occupied` or `refused`; keeps trying while the network is down. */
   connect() {
     if (this.#state !== 'idle' && this.#state !== 'refused') return;
+    if (this.#secret === null && this.#storage.get() === null) {
+      this.#onRefused('link_unknown', '', '', false); // a link without its secret: nothing to ask the server
+      return;
+    }
     this.#setState('connecting');
     for (const type of WAKING_EVENTS) this.#environment.addEventListener(type, this.#onWake);
     this.#signalling.open();
@@ -209,10 +217,8 @@ export class Client extends EventTarget {
   /** Tell the others what your devices do. @param {Partial<{microphone: TrackState, camera: TrackState}>} media */
   setMedia(media) {
     const before = this.#media;
-    this.#media = { ...before, ...media };
-    const changed = before.microphone !== this.#media.microphone || before.camera !== this.#media.camera;
-    // Not carried out while offline or outside: the next `join` or resumption says it.
-    if (changed && this.#state === 'joined' && this.#signalling.online) this.#signalling.send({ type: 'setMedia', ...this.#media });
+    this.#media = { ...this.media, ...media };
+    if (before?.microphone !== this.#media.microphone || before?.camera !== this.#media.camera) this.#tellMedia();
   }
 
   /**
@@ -229,7 +235,7 @@ export class Client extends EventTarget {
       this.setMedia({ microphone: devices.state('audio'), camera: devices.state('video') });
     };
     devices.addEventListener('state', follow);
-    follow();
+    if (devices.opened) follow();
   }
 
   /** The language of the server's sentences from now on. @param {Language} language */
@@ -318,9 +324,14 @@ export class Client extends EventTarget {
 
   /** Ask the server for what the person wants, if it is the server's turn to grant it. */
   #pursue() {
-    const message = nextStep(this.#wants, this.#state, this.#media);
+    const message = nextStep(this.#wants, this.#state, this.media);
     if (message === null || !this.#signalling.online) return;
     this.#signalling.send(message);
+  }
+
+  /** While offline or outside, not: the next `join` or resumption says it. */
+  #tellMedia() {
+    if (this.#state === 'joined' && this.#media !== null) this.#signalling.send({ type: 'setMedia', ...this.#media });
   }
 
   // -- incoming ---------------------------------------------------------------------------------------------------------
@@ -339,6 +350,7 @@ export class Client extends EventTarget {
         this.#takeOver = false;
         this.#storage.set(message.resume);
         this.#setState(message.state);
+        this.#tellMedia();
         this.#pursue();
         break;
       case 'state':
@@ -362,8 +374,7 @@ export class Client extends EventTarget {
         this.#emit('told', { text: message.text });
         break;
       case 'problem':
-        this.#log.warning('problem', { code: message.code, re: message.re });
-        this.#emit('problem', { code: message.code, message: message.message, re: message.re });
+        this.#onProblem(message);
         break;
       case 'occupied':
         this.#signalling.close();
@@ -391,7 +402,9 @@ export class Client extends EventTarget {
   #onState(message) {
     if (message.iceServers) this.#takeIceServers(message.iceServers);
     if (message.state === 'waiting' && this.#wants === 'joined') this.#wants = 'waiting'; // sent back
-    if (message.state !== 'joined') this.#closePeers();
+    // A server that restarted takes us for somebody who left: the conversation goes on while we join again.
+    const resuming = message.state === 'admitted' && this.#wants === 'joined';
+    if (message.state !== 'joined' && !resuming) this.#closePeers();
     this.#setState(message.state, { place: message.place ?? null, expected: message.expected ?? false, reason: message.reason ?? '' });
     if (message.state === 'joined') {
       this.#updatePeers(message.peers ?? []);
@@ -405,7 +418,12 @@ export class Client extends EventTarget {
     const moved = this.#moved;
     this.#moved = false;
     const present = new Set(infos.map((info) => info.id));
-    for (const id of [...this.#peers.keys()]) if (!present.has(id)) this.#dropPeer(id, 'left');
+    for (const peer of [...this.#peers.values()]) {
+      if (present.has(peer.id)) continue;
+      if (moved || peer.media !== 'connected') this.#dropPeer(peer.id, 'left');
+      else this.#unconfirmed.add(peer.id); // the server has restarted, and they have not come back to it yet
+    }
+    if (this.#unconfirmed.size > 0) this.#platform.setTimeout(() => this.#dropUnconfirmed(), CONFIRM_PEERS_MS);
     for (const info of infos) {
       const kept = this.#peers.get(info.id)?.instance === info.instance;
       this.#updatePeer(info);
@@ -413,8 +431,14 @@ export class Client extends EventTarget {
     }
   }
 
+  #dropUnconfirmed() {
+    for (const id of this.#unconfirmed) this.#dropPeer(id, 'left');
+    this.#unconfirmed.clear();
+  }
+
   /** @param {PeerInfo} info */
   #updatePeer(info) {
+    this.#unconfirmed.delete(info.id);
     const known = this.#peers.get(info.id);
     if (known) {
       known.update(info);
@@ -446,6 +470,14 @@ export class Client extends EventTarget {
     this.#peers.delete(id);
     peer.close();
     this.#emit('peerleft', { id, why });
+  }
+
+  /** @param {Extract<ServerMessage, {type: 'problem'}>} problem */
+  #onProblem({ code, message, re }) {
+    this.#log.info('problem', { code, re });
+    // A candidate that crosses somebody's departure on the wire is nobody's problem.
+    const crossing = (re === 'candidate' || re === 'description') && code !== 'bad_sdp';
+    if (!crossing) this.#emit('problem', { code, message, re });
   }
 
   /** @param {string} code @param {string} message @param {string} reason @param {boolean} retry */
@@ -532,6 +564,9 @@ export class Client extends EventTarget {
 /** After which the link to the server may be dead without anybody having said so. `visibilitychange` bubbles to the window. */
 const WAKING_EVENTS = ['online', 'visibilitychange', 'pageshow'];
 
+/** @type {ReadonlySet<ClientState>} */
+const PRESENT = new Set(['arrived', 'waiting', 'admitted', 'joined']);
+
 /**
  * Return the message that brings the server's state closer to what the person wants, or null when it is not ours to move.
  *
@@ -541,7 +576,7 @@ const WAKING_EVENTS = ['online', 'visibilitychange', 'pageshow'];
  * @returns {ClientMessage | null}
  */
 function nextStep(wants, state, media) {
-  if (wants === 'left') return state === 'waiting' || state === 'admitted' || state === 'joined' ? { type: 'leave' } : null;
+  if (wants === 'left') return PRESENT.has(state) ? { type: 'leave' } : null;
   if (wants !== null && state === 'arrived') return { type: 'ready' };
   if (wants === 'joined' && (state === 'admitted' || state === 'left')) return { type: 'join', ...media };
   return null;

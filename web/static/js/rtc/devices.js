@@ -96,6 +96,11 @@ export class Devices extends EventTarget {
     return this.#stream;
   }
 
+  /** Whether anything was asked for since the start or the last `stop()`. */
+  get opened() {
+    return this.#watching;
+  }
+
   /** @param {Kind} kind @returns {MediaStreamTrack | null} what there is to send now */
   track(kind) {
     return this.#slots[kind].track;
@@ -254,7 +259,9 @@ export class Devices extends EventTarget {
         if (!loosens || looseness === 2) throw error;
       }
     }
-    for (const track of stream?.getTracks() ?? []) this.#adopt(/** @type {Kind} */ (track.kind), track);
+    const tracks = stream?.getTracks() ?? [];
+    for (const track of tracks) this.#adopt(/** @type {Kind} */ (track.kind), track);
+    for (const track of tracks) this.#changed(/** @type {Kind} */ (track.kind)); // only now: nobody is told of half a change
   }
 
   /**
@@ -289,7 +296,6 @@ export class Devices extends EventTarget {
     track.addEventListener('unmute', () => this.#onMute(kind, track, false));
     this.#stream.addTrack(track);
     if (kind === 'audio') this.#meter.watch(track);
-    this.#changed(kind);
   }
 
   /** @param {Kind} kind */

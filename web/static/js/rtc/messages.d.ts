@@ -320,3 +320,9 @@ export type ServerMessage =
   | Transferred
   | RoomEnded
   | GoingAway;
+
+export type Language = SetLanguage["language"];
+export type Role = Peer["role"];
+export type State = Welcome["state"];
+export type Connection = Peer["connection"];
+export type TrackState = Peer["microphone"];

@@ -102,6 +102,7 @@ export class Negotiation {
     const stable = connection.signalingState === 'stable';
     if (description.type === 'offer' && !stable && !this.#polite) {
       this.#log.debug('offer_ignored');
+      this.#sendLocal(); // ours may have been lost on a dead socket; twice does no harm
       return;
     }
     if (description.type === 'answer' && stable) {

@@ -163,8 +163,9 @@ export class Peer {
   receiveDescription(instance, description) {
     if (instance !== this.#info.instance || this.#link === null) return;
     const session = sessionId(description.sdp);
-    if (description.type === 'offer' && this.#info.polite && this.#link.remoteSession !== null && session !== this.#link.remoteSession) {
+    if (this.#link.remoteSession !== null && session !== this.#link.remoteSession) {
       this.#openLink(); // they made a new RTCPeerConnection, so do we
+      if (description.type === 'answer') return; // our new one makes its own offer
     }
     const ufrag = iceUfrag(description.sdp);
     if (this.#link.remoteUfrag !== null && ufrag !== this.#link.remoteUfrag) this.#restartedAt = this.#host.platform.now();
@@ -358,7 +359,7 @@ class Link {
   /** @param {IceServer[]} iceServers @returns {RTCConfiguration} */
   configuration(iceServers) {
     // One candidate gathered ahead: the answering side has its addresses ready when the offer comes.
-    return { iceServers, bundlePolicy: 'max-bundle', rtcpMuxPolicy: 'require', iceCandidatePoolSize: 1 };
+    return { iceServers: /** @type {RTCIceServer[]} */ (iceServers), bundlePolicy: 'max-bundle', rtcpMuxPolicy: 'require', iceCandidatePoolSize: 1 };
   }
 
   /** @param {Kind} kind */
