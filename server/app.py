@@ -18,6 +18,7 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
+from server import api, problems
 from server.catalogue import Catalogue
 from server.clock import wall_now
 from server.config import Config
@@ -75,11 +76,12 @@ async def build(config: Config) -> web.Application:
 
         app = web.Application(
             client_max_size=MAX_BODY_BYTES,
-            middlewares=[_outcomes(pages, metrics), whole_bodies(config.http.header_timeout_s)],
+            middlewares=[_outcomes(pages, metrics), problems.middleware, whole_bodies(config.http.header_timeout_s)],
         )
         app[CONFIG], app[STORE], app[METRICS] = config, store, metrics
         app[ENDPOINT], app[HEALTH] = endpoint, health
         app.add_routes([*health.routes(), *pages.routes(), web.get("/ws", endpoint.handle)])
+        app.add_routes(api.routes(store, endpoint, config.public_origin))
         app.router.add_static("/static", WEB / "static")
 
         base = base_headers(config.public_origin)

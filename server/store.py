@@ -54,6 +54,7 @@ from server.records import (
 from server.redact import describe
 
 __all__ = [
+    "DATABASE_ERRORS",
     "ApiKeyRecord",
     "AuditEvent",
     "LinkRecord",
@@ -80,6 +81,8 @@ _STUCK_S = 5.0
 _CLOSE_S = 5.0
 """How long `close` tries to get rid of the queue."""
 
+DATABASE_ERRORS = (exc.SQLAlchemyError, OSError)
+"""What comes out of a Store when the database does not do what it is asked."""
 T = TypeVar("T")
 
 _log = structlog.get_logger()
@@ -108,7 +111,7 @@ class Store:
     Cost: `link_by_secret`, `room` and `seats` (the three queries of a hello) are one indexed SELECT each.
     Memory: the queue of facts, at most `MAX_QUEUED` seats and as many events.
 
-    Database errors of the methods that wait for their result come out as SQLAlchemy's.
+    Database errors of the methods that wait for their result come out as `DATABASE_ERRORS`.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -146,7 +149,7 @@ class Store:
         store = cls(tables.open_engine(url))
         try:
             await store._prepare()
-        except (exc.SQLAlchemyError, OSError) as error:
+        except DATABASE_ERRORS as error:
             await store._engine.dispose()
             reason = str(getattr(error, "orig", None) or error).splitlines()[0]
             raise ConfigError(f"`store.url`: the database cannot be opened: {reason}") from None
@@ -164,7 +167,7 @@ class Store:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 for pause in (*_RETRY_S, *[_RETRY_S[-1]] * 9):
-                    with contextlib.suppress(exc.SQLAlchemyError, OSError):
+                    with contextlib.suppress(*DATABASE_ERRORS):
                         await self.flush()
                         break
                     await asyncio.sleep(pause)
@@ -182,7 +185,7 @@ class Store:
         try:
             async with asyncio.timeout(2):
                 await self._rows(sa.select(tables.schema.c.version))
-        except (exc.SQLAlchemyError, OSError, TimeoutError):
+        except (*DATABASE_ERRORS, TimeoutError):
             return False
         return True
 
@@ -542,7 +545,7 @@ class Store:
             try:
                 await self.flush()
                 attempt = 0
-            except (exc.SQLAlchemyError, OSError) as error:
+            except DATABASE_ERRORS as error:
                 pause = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
                 attempt += 1
                 _log.warning("store.not_written", queued=self.statistics.queued, retry_s=pause, **describe(error))
@@ -563,7 +566,7 @@ class Store:
                     if not _is_about_the_row(error):
                         raise
                     await self._commit_one_by_one(seats, events)
-            except (exc.SQLAlchemyError, OSError):
+            except DATABASE_ERRORS:
                 self.statistics.failures += 1
                 self._failing_since = self._failing_since or now()
                 raise

@@ -221,7 +221,8 @@ async def test_rooms_come_in_pages_newest_first(store: Store):
     assert {room.id for room in await store.rooms("demo", "open")} == {room.id for room in made[1:]}
     assert [room.id for room in await store.rooms("demo", "ended")] == [made[0].id]
     assert await store.rooms("autre") == []
-    assert await store.rooms("demo", reference="rdv") == [await store.create_room("demo", "rdv")]
+    referred = await store.create_room("demo", "rdv")
+    assert await store.rooms("demo", reference="rdv") == [referred]
 
 
 async def test_a_room_ends_once(store: Store, room: RoomRecord):
