@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import itertools
 import os
 import signal
 import socket
@@ -41,6 +42,10 @@ NEIGHBOUR = "10.9.8.8"
 """Private, up, with a service: what the relay must not reach."""
 
 
+_source_ports = itertools.count(20_000)
+"""Never the same twice: coturn remembers a five-tuple, and who it was, for a while after its allocation."""
+
+
 class Relay:
     """A running coturn, and clients towards it from one site."""
 
@@ -52,6 +57,7 @@ class Relay:
         """A UDP client with the credentials that `who`, by default somebody new, would be given."""
         with self._site.computer.entered():
             connection = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            connection.bind(("", next(_source_ports)))
             connection.connect((PUBLIC_ADDRESS, self._port))
         return self._with_credentials(connection, who, lives_s, secret)
 
