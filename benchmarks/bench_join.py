@@ -1,0 +1,80 @@
+"""Join: from the click to the first decoded picture of the other, between two Chromium through the real pages. [IO]
+
+Method and meaning of each figure: README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import playwright.async_api as playwright
+
+from benchmarks.report import Figures, percentile, progress
+from tests.browsers import chromium, press, read_counter, until_state
+from tests.live import Live, live_server
+
+_CLINICIAN, _PATIENT = 1, 2
+"""Their cameras."""
+
+# Runs before the page's own scripts: notes the click, and when a picture of somebody else was first shown.
+_WATCH = """
+addEventListener('click', event => {
+  if (event.target.closest('[data-testid="enter-waiting"]')) globalThis.clickedAt = performance.now();
+}, {capture: true});
+globalThis.firstFrame = new Promise(resolve => {
+  const watched = new WeakSet();
+  const watch = () => {
+    for (const video of document.querySelectorAll('video[data-peer]')) {
+      if (!watched.has(video)) video.requestVideoFrameCallback(() => resolve(performance.now()));
+      watched.add(video);
+    }
+  };
+  new MutationObserver(watch).observe(document, {subtree: true, childList: true, attributes: true});
+});
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How often to join."""
+    parser.add_argument("--runs", type=int, default=20, help="joins (default: %(default)s)")
+
+
+async def run(arguments: argparse.Namespace) -> Figures:
+    """Join and join again, each time in a new room."""
+    async with live_server() as live, chromium(_CLINICIAN, hz=440) as one, chromium(_PATIENT, hz=660) as other:
+        figures = Figures(arguments.runs, {"chromium": one.version})
+        times = []
+        for number in range(arguments.runs + 1):
+            milliseconds = await _join(live, one, other)
+            if number == 0:
+                continue  # the browsers load their codecs
+            times.append(milliseconds)
+            progress(f"join {number}/{arguments.runs}: {milliseconds:.0f} ms")
+    figures.add("direct.first_frame_p50_ms", "ms", percentile(times, 0.5))
+    figures.add("direct.first_frame_p95_ms", "ms", percentile(times, 0.95))
+    figures.add("direct.first_frame_ms", "ms", *times)
+    return figures
+
+
+async def _join(live: Live, one: playwright.Browser, other: playwright.Browser) -> float:
+    """Return the milliseconds from a patient's click, admitted already, to the clinician's first picture."""
+    room = await live.room()
+    clinician, patient = await one.new_page(), await other.new_page()
+    await clinician.goto(await live.link(room, "clinician", name="Dr Martin"))
+    await patient.add_init_script(_WATCH)
+    await patient.goto(await live.link(room, "patient", name="Ada"))
+    for page in (clinician, patient):
+        await page.click('[data-testid="allow-devices"]:visible, [data-testid="join"]:visible')
+        await until_state(page, "devices", "call")
+    await press(clinician, "join")
+    await until_state(clinician, "call")
+    await press(clinician, "admit")
+    await clinician.wait_for_selector('[data-testid="admit"]', state="detached")
+    await press(patient, "enter-waiting")
+    milliseconds = float(await patient.evaluate("firstFrame.then(shownAt => shownAt - clickedAt)"))
+    counter = await read_counter(patient, "video[data-peer]")
+    if counter is None or counter.camera != _CLINICIAN:
+        raise RuntimeError(f"the first picture is not the clinician's: {counter}")
+    await clinician.close()
+    await patient.close()
+    return milliseconds
