@@ -84,8 +84,7 @@ async def build(config: Config) -> web.Application:
         app.add_routes(api.routes(store, endpoint, config.public_origin))
         app.router.add_static("/static", WEB / "static")
 
-        base = base_headers(config.public_origin)
-        app.on_response_prepare.append(lambda request, response: _headers(base, request, response))
+        app.on_response_prepare.append(_on_answer(base_headers(config.public_origin), metrics))
         app.on_shutdown.append(lambda _app: endpoint.shutdown())
         for work in (_purge_daily(store), _watch_loop(metrics)):
             stack.push_async_callback(_cancel, asyncio.create_task(work))
@@ -94,36 +93,44 @@ async def build(config: Config) -> web.Application:
         return app
 
 
-async def _headers(base: dict[str, str], request: web.Request, response: web.StreamResponse) -> None:
-    """Add the security headers that the handler has not set itself (signal `on_response_prepare`)."""
-    if request.path.startswith("/static/"):
-        response.headers.update(static_headers(request.path))
-    for name, value in base.items():
-        response.headers.setdefault(name, value)
-    response.headers[hdrs.SERVER] = base[hdrs.SERVER]
+def _on_answer(base: dict[str, str], metrics: Metrics) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """Return what runs as an answer begins: it is counted, and gets the headers that its handler has not set."""
+
+    async def answering(request: web.Request, response: web.StreamResponse) -> None:
+        if request.path.startswith("/static/"):
+            response.headers.update(static_headers(request.path))
+        for name, value in base.items():
+            response.headers.setdefault(name, value)
+        response.headers[hdrs.SERVER] = base[hdrs.SERVER]
+        metrics.http_requests.labels(route=_route(request), status=f"{response.status // 100}xx").inc()
+
+    return answering
 
 
 def _outcomes(pages: Pages, metrics: Metrics) -> Middleware:
-    """Return the outermost middleware: every request is counted, every failure has an answer that suits who asked."""
+    """Return the outermost middleware: every request is timed, every failure has an answer that suits who asked."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: _Handler) -> web.StreamResponse:
         started = asyncio.get_running_loop().time()
-        resource = request.match_info.route.resource
-        route = resource.canonical if resource else "none"
         try:
             response = await handler(request)
         except web.HTTPException as error:
             response = error if error.status < 400 else _failure(pages, request, error)
         except Exception as error:
-            _log.error("http.failed", route=route, **describe(error))
+            _log.error("http.failed", route=_route(request), **describe(error))
             response = _failure(pages, request, web.HTTPInternalServerError())
-        metrics.http_requests.labels(route=route, status=f"{response.status // 100}xx").inc()
         if response.status != HTTPStatus.SWITCHING_PROTOCOLS:
-            metrics.http_seconds.labels(route=route).observe(asyncio.get_running_loop().time() - started)
+            metrics.http_seconds.labels(route=_route(request)).observe(asyncio.get_running_loop().time() - started)
         return response
 
     return middleware
+
+
+def _route(request: web.Request) -> str:
+    """Return the route as a label: `/t/{tenant}/r`, never what stands in its place."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource else "none"
 
 
 def _failure(pages: Pages, request: web.Request, error: web.HTTPException) -> web.StreamResponse:

@@ -94,7 +94,7 @@ class Pages:
     async def theme(self, request: web.Request) -> web.StreamResponse:
         """GET /t/<tenant>/theme.css: the clinic's colour as CSS custom properties, since styles are never inline."""
         tenant = await self._tenant(request)
-        return _revalidated(request, theme.css(tenant.colour).encode(), "text/css")
+        return _revalidated(request, theme.css(tenant.colour).encode(), "text/css; charset=utf-8")
 
     async def logo(self, request: web.Request) -> web.StreamResponse:
         """GET /t/<tenant>/logo: the clinic's logo, as checked and re-encoded when it was uploaded."""
@@ -170,7 +170,7 @@ def _revalidated(request: web.Request, body: bytes, content_type: str) -> web.St
     if any(candidate.value in (tag.value, "*") for candidate in known):
         response: web.StreamResponse = web.Response(status=304)
     else:
-        response = web.Response(body=body, content_type=content_type)
+        response = web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
     response.etag = tag
     response.headers[hdrs.CACHE_CONTROL] = "no-cache"
     return response

@@ -26,7 +26,7 @@ def css(colour: str) -> str:
     """
     if not colour:
         return "/* This clinic uses the colours of tokens.css. */\n"
-    brand = _parse(colour)
+    brand = parse(colour)
     on_brand = max((_WHITE, _BLACK), key=lambda text: contrast(text, brand))
     away = _BLACK if on_brand == _WHITE else _WHITE
     shared = (
@@ -67,7 +67,8 @@ def _mix(one: Rgb, other: Rgb, share: float) -> Rgb:
     return red, green, blue
 
 
-def _parse(colour: str) -> Rgb:
+def parse(colour: str) -> Rgb:
+    """Return "#rrggbb" as numbers."""
     red, green, blue = bytes.fromhex(colour.removeprefix("#"))
     return red, green, blue
 
