@@ -1,10 +1,10 @@
 """The composition root: what is built, in which order, and how it ends. [IO]
 
     build:     store -> TURN -> signalling -> pages, API, health -> routes -> background tasks
-    a request: httpguard -> `_outcomes` (errors, metrics) -> `whole_bodies` -> handler -> `_headers`
+    a request: httpguard -> `_outcomes` -> `problems` (under /api/) -> `whole_bodies` -> handler -> `_on_answer`
     the end:   signalling says "come back" -> requests finish -> background tasks -> coturn -> store (flushed, closed)
 
-A handler that fails ends in `_outcomes`; a malformed request never gets here (`httpguard.py`).
+A malformed request never gets here (`httpguard.py`).
 """
 
 from __future__ import annotations
@@ -134,15 +134,11 @@ def _route(request: web.Request) -> str:
 
 
 def _failure(pages: Pages, request: web.Request, error: web.HTTPException) -> web.StreamResponse:
-    """Answer a refusal: a problem document for programs (RFC 9457), a page for browsers, a line for the rest."""
-    phrase = HTTPStatus(error.status).phrase
-    if request.path.startswith("/api/"):
-        problem = {"type": "about:blank", "title": phrase, "status": error.status}
-        response = web.json_response(problem, status=error.status, content_type="application/problem+json")
-    elif "text/html" in request.headers.get(hdrs.ACCEPT, ""):
+    """Answer a refusal: a page for browsers, a line for the rest. Those of the API never get here."""
+    if "text/html" in request.headers.get(hdrs.ACCEPT, ""):
         response = pages.error(request, error.status)
     else:
-        response = web.Response(status=error.status, text=phrase + "\n")
+        response = web.Response(status=error.status, text=HTTPStatus(error.status).phrase + "\n")
     if hdrs.ALLOW in error.headers:
         response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
     if error.keep_alive is False:

@@ -155,9 +155,7 @@ async def test_an_unknown_tenant_answers_like_one_that_allows_nobody():
         for path in ("r", "embed", "theme.css", "logo", "other", "r?lang=en", "r/more"):
             answers = []
             for slug in ("abcde", "xyzzy"):
-                status, headers, body = await fetch(
-                    live, f"/t/{slug}/{path}", **HTML, **{"Accept-Encoding": "identity"}
-                )
+                status, headers, body = await fetch(live, f"/t/{slug}/{path}", **PLAIN)
                 told = {name: value for name, value in headers.items() if name != "Date"}
                 answers.append((status, told, body.replace(slug, "*")))
             assert answers[0] == answers[1], path
