@@ -15,7 +15,7 @@ const LATE_AFTER_ATTEMPTS = 30;
 /** Longer than the first retransmission of a SYN (1 s, RFC 6298) and a slow handshake, short enough to try again soon. */
 const HANG_MS = 2500;
 /** A very slow network (1 s each way, five round trips to the welcome) must get through in the end. */
-const HANGS_MS = [HANG_MS, HANG_MS, HANG_MS, 4000, 6000];
+const HANGS_MS = [HANG_MS, HANG_MS, HANG_MS, HANG_MS, HANG_MS, 4000, 6000];
 const MAX_HANG_MS = 10_000;
 
 export class Backoff {
@@ -39,7 +39,7 @@ export class Backoff {
 
   /** How long to wait now, from the start of the attempt before, in milliseconds. */
   waitMs() {
-    const longest = EARLY_WAITS_MS[this.#attempts - 1] ?? (this.#attempts < LATE_AFTER_ATTEMPTS ? WAIT_MS : LATE_WAIT_MS);
+    const longest = EARLY_WAITS_MS[Math.max(0, this.#attempts - 1)] ?? (this.#attempts < LATE_AFTER_ATTEMPTS ? WAIT_MS : LATE_WAIT_MS);
     // Between half and all of it: whoever lost the same server does not come back in the same instant.
     return longest * (0.5 + this.#random() / 2);
   }
