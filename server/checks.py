@@ -23,6 +23,7 @@ MAX_SLUG = 40
 COLOUR_PATTERN = "^#[0-9a-fA-F]{6}$"
 TEXT_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]*$(?!\n)"
 """One line of text: no control characters, and none that turn the direction of what is written around it."""
+KEY_ID_PATTERN = "^[A-Za-z0-9._-]{1,64}$"
 MAX_NAME = 80
 MAX_ORIGINS = 20
 MAX_RETENTION_DAYS = 3650
@@ -39,10 +40,24 @@ def slug(text: str) -> str:
     return text
 
 
-def line(text: str, limit: int = MAX_NAME) -> str:
-    """Check a name or label that people read."""
-    if len(text) > limit or not re.search(TEXT_PATTERN, text):
-        raise ValueError(f"a name has at most {limit} characters, on one line")
+def line(text: str) -> str:
+    """Check a label that people read."""
+    if len(text) > MAX_NAME or not re.search(TEXT_PATTERN, text):
+        raise ValueError(f"a name or label has at most {MAX_NAME} characters, on one line")
+    return text
+
+
+def name(text: str) -> str:
+    """Check a clinic's name."""
+    if not text.strip():
+        raise ValueError("a clinic has a name, which its patients read")
+    return line(text)
+
+
+def key_id(text: str) -> str:
+    """Check a `kid`."""
+    if not re.fullmatch(KEY_ID_PATTERN.strip("^$"), text):
+        raise ValueError("a kid has 1 to 64 characters a-z, A-Z, 0-9, dot, hyphen and underscore")
     return text
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -106,7 +107,7 @@ class TurnConfig:
     credential_lifetime_s: int = 600
     """A stolen credential is worth ten minutes (SECURITY.md row 10)."""
     max_allocations_per_user: int = 24
-    """coturn `user-quota`. A browser allocates one per URL (3), interface and peer; those of a network that it left stay
+    """coturn `user-quota`. A browser allocates one per URL (3), interface and peer; those of a network it left stay
     for 3 minutes. Two people can change networks 7 times in that time, four people twice."""
     max_allocations: int = 1200
     """coturn `total-quota`."""
@@ -219,6 +220,18 @@ def public_tree(config: Config) -> dict[str, Any]:
     return tree
 
 
+def toml(tree: Mapping[str, Any]) -> str:
+    """Write a tree of settings as TOML; what has no value is a comment."""
+    plain = {name: value for name, value in tree.items() if not isinstance(value, Mapping)}
+    sections = {name: value for name, value in tree.items() if isinstance(value, Mapping)}
+    lines = [f"# {name} =" if value is None else f"{name} = {_toml_value(value)}" for name, value in plain.items()]
+    return "\n".join([*lines, *(f"\n[{name}]\n{toml(section)}" for name, section in sections.items())])
+
+
+def _toml_value(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)  # strings, numbers, booleans and arrays of them are the same in TOML
+
+
 def _overlay(tree: dict[str, Any], environment: Mapping[str, str]) -> None:
     """Lay `COLLOQUE_A__B=value` over `tree["a"]["b"]`."""
     for name, value in sorted(environment.items()):
@@ -233,13 +246,14 @@ def _overlay(tree: dict[str, Any], environment: Mapping[str, str]) -> None:
         node[leaf] = [part.strip() for part in value.split(",") if part.strip()] if is_list else value
 
 
-def _refuse_unknown(tree: Mapping[str, Any], defaults: object, place: str) -> None:
+def _refuse_unknown(tree: Mapping[str, Any], defaults: Any, place: str) -> None:
+    """Refuse a name that is not a field of the dataclass `defaults`, and a value where a section belongs."""
+    known = {setting.name for setting in dataclasses.fields(defaults)}
     for name, value in tree.items():
-        if not hasattr(type(defaults), "__dataclass_fields__") or name not in type(defaults).__dataclass_fields__:
-            known = ", ".join(sorted(getattr(type(defaults), "__dataclass_fields__", {})))
-            raise ConfigError(f"`{place}{name}` is not a setting; here there are: {known}")
+        if name not in known:
+            raise ConfigError(f"`{place}{name}` is not a setting; here there are: {', '.join(sorted(known))}")
         child = getattr(defaults, name)
-        if hasattr(type(child), "__dataclass_fields__"):
+        if dataclasses.is_dataclass(child):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"`{place}{name}` is a section, write [{place}{name}]")
             _refuse_unknown(value, child, f"{place}{name}.")

@@ -47,7 +47,7 @@ RetentionDays = Annotated[
         description="How long an ended room, its links, seats and events are kept.",
     ),
 ]
-KeyId = Annotated[str, Meta(pattern="^[A-Za-z0-9._-]{1,64}$", description="The `kid` of the tokens it signs.")]
+KeyId = Annotated[str, Meta(pattern=checks.KEY_ID_PATTERN, description="The `kid` of the tokens it signs.")]
 Cursor = Annotated[
     str, Meta(max_length=64, pattern="^[A-Za-z0-9_-]*$", description="`next` of the page before; the first without.")
 ]
