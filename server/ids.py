@@ -16,15 +16,18 @@ ParticipantId = NewType("ParticipantId", str)
 LinkId = NewType("LinkId", str)
 TenantSlug = NewType("TenantSlug", str)
 
-ID_BYTES = 16
-"""128 bits, 22 characters of base64url: short enough for an SMS, too many to try."""
-
 ID_LENGTH = 22
+"""Of base64url, 6 bits each: short enough for an SMS, too many to try."""
 
 
 def new_id() -> str:
-    """Return a fresh id or link secret: 128 random bits as 22 characters of base64url."""
-    return secrets.token_urlsafe(ID_BYTES)
+    """Return a fresh id or link secret: 22 random characters of base64url, 131 bits.
+
+    The first is no hyphen, so that an id is never taken for an option on a command line.
+    """
+    while (candidate := secrets.token_urlsafe(17)[:ID_LENGTH]).startswith("-"):
+        pass
+    return candidate
 
 
 def new_api_key() -> str:
