@@ -14,10 +14,11 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -45,6 +46,8 @@ class Live:
         self._log: list[str] = []
         self._output: list[str] = []
         self._readers: list[asyncio.Task[None]] = []
+        self._streams_open = 2
+        self._news = asyncio.Event()
 
     @property
     def log(self) -> str:
@@ -60,6 +63,28 @@ class Live:
     def events(self) -> list[dict[str, Any]]:
         """The events of the log."""
         return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        return urlsplit(self.origin).port or 0
+
+    async def event(self, name: str) -> dict[str, Any]:
+        """Return the first event of this name in the log, waiting for it if need be."""
+        await self._until(lambda: any(event["event"] == name for event in self.events))
+        return next(event for event in self.events if event["event"] == name)
+
+    async def printed(self, text: str) -> str:
+        """Return standard output once this text is in it."""
+        await self._until(lambda: text in self.output)
+        return self.output
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(_READY_S):
+            while not true():
+                assert self._streams_open, f"the server ended too early:\n{self.log}"
+                self._news.clear()
+                await self._news.wait()
 
     async def room(self, *, reference: str = "", topology: Topology | None = None) -> RoomRecord:
         """Open a room of the tenant."""
@@ -89,30 +114,26 @@ class Live:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        listening = asyncio.Event()
         assert self.process.stdout and self.process.stderr
         self._readers = [
-            asyncio.create_task(self._read(self.process.stdout, self._output, listening)),
-            asyncio.create_task(self._read(self.process.stderr, self._log, listening)),
+            asyncio.create_task(self._read(self.process.stdout, self._output)),
+            asyncio.create_task(self._read(self.process.stderr, self._log)),
         ]
         try:
-            async with asyncio.timeout(_READY_S):
-                await listening.wait()
-                self.origin = next((event["origin"] for event in self.events if event["event"] == "listening"), "")
-                assert self.origin, f"the server did not start:\n{self.log}"
-                self.api = aiohttp.ClientSession(self.origin, headers={"Authorization": f"Bearer {self.key}"})
-                async with self.api.get("/readyz", ssl=False) as answer:
-                    assert answer.status == 200, await answer.text()
+            self.origin = (await self.event("listening"))["origin"]
+            self.api = aiohttp.ClientSession(self.origin, headers={"Authorization": f"Bearer {self.key}"})
+            async with self.api.get("/readyz", ssl=False) as answer:
+                assert answer.status == 200, await answer.text()
         except BaseException:
             await self.kill()
             raise
 
-    async def _read(self, stream: asyncio.StreamReader, into: list[str], listening: asyncio.Event) -> None:
+    async def _read(self, stream: asyncio.StreamReader, into: list[str]) -> None:
         while line := await stream.readline():
             into.append(line.decode())
-            if '"event": "listening"' in into[-1]:
-                listening.set()
-        listening.set()
+            self._news.set()
+        self._streams_open -= 1
+        self._news.set()
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signal the server, wait for its end, and return its exit status."""

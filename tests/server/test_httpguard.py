@@ -4,7 +4,6 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator
-from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -29,7 +28,7 @@ async def slow_live() -> AsyncIterator[Live]:
 
 
 async def connect(live: Live, tls: ssl.SSLContext | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", urlsplit(live.origin).port, ssl=tls)
+    return await asyncio.open_connection("127.0.0.1", live.port, ssl=tls)
 
 
 async def ends(reader: asyncio.StreamReader, within_s: float) -> bytes:
