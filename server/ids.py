@@ -1,8 +1,8 @@
 """Identifiers and secrets, and how they are made.
 
-Every id that a stranger could try has at least 128 bits from the operating system's generator, so that a room, a link or
-a participant cannot be guessed or enumerated. Secrets are kept only as SHA-256 digests: they carry 128 bits of entropy
-themselves, so a slow password hash would add cost and no safety.
+Every id that a stranger could try has at least 128 bits from the operating system's generator, so that a room, a link
+or a participant cannot be guessed or enumerated. Secrets are kept only as SHA-256 digests: they carry 128 bits of
+entropy themselves, so a slow password hash would add cost and no safety.
 """
 
 from __future__ import annotations
