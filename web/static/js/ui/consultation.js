@@ -138,6 +138,9 @@ export class Consultation extends EventTarget {
     setIcon(button('fullscreen'), full ? 'fullscreen-exit' : 'fullscreen');
     write(find('span', button('fullscreen')), words.say(full ? 'call.fullscreen_exit' : 'call.fullscreen'));
     find('[data-self-view]').hidden = !this.choices.self || client.self?.role === 'observer';
+    const room = find('[data-room]');
+    room.hidden = !client.self;
+    write(room, client.self ? `${words.say('people.room')} : ${client.self.room}` : '');
     find('[data-ask-devices]').hidden = equipment.media.camera !== 'missing' && equipment.media.microphone !== 'missing';
     this.writeAlone();
     this.writeQuality();

@@ -18,7 +18,6 @@ export class Equipment extends EventTarget {
     this.devices = devices;
     /** The last DeviceError code that left something missing, '' when all is well. */
     this.trouble = '';
-    for (const video of /** @type {HTMLVideoElement[]} */ (all('video[data-self]'))) video.srcObject = devices.stream;
     devices.addEventListener('state', () => this.show());
     this.show();
   }
@@ -83,6 +82,11 @@ export class Equipment extends EventTarget {
 
   show() {
     const dark = this.media.camera !== 'on';
+    // Not before there is a picture: an element with an empty stream keeps the page from ever being loaded.
+    const stream = this.devices.track('video') ? this.devices.stream : null;
+    for (const video of /** @type {HTMLVideoElement[]} */ (all('video[data-self]'))) {
+      if (video.srcObject !== stream) video.srcObject = stream;
+    }
     for (const figure of all('[data-preview], [data-self-view]')) figure.toggleAttribute('data-dark', dark);
     this.dispatchEvent(new Event('change'));
   }

@@ -93,7 +93,7 @@ export class Lobby extends EventTarget {
 
   /** All that depends on the moment. */
   write() {
-    const { words, self, standing, equipment } = this;
+    const { words, self, standing } = this;
     const kind = self.role === 'clinician' ? 'clinician' : self.role === 'observer' ? 'observer' : 'patient';
     write(find('[data-greeting]'), self.name ? words.say('welcome.greeting_name', { name: self.name }) : words.say('welcome.greeting'));
     write(find('[data-welcome-lead]'), words.say(`welcome.lead_${kind}`, { clinic: this.clinic }));

@@ -30,6 +30,9 @@ import { Views } from './views.js';
  * @property {string} version
  */
 
+/** Long enough to read two lines slowly. */
+const PASSING_MS = 12_000;
+
 const HAVE_JOINED = new Set(['admitted', 'joined']);
 
 class Room {
@@ -74,6 +77,10 @@ class Room {
     this.asked = false;
     /** @type {{by: string, reason: string} | null} */
     this.end = null;
+    /** A sentence for the banner that goes by itself: something was asked for and not done. */
+    this.passing = '';
+    /** @type {number | undefined} */
+    this.passingTimer = undefined;
     if (parameters.get('debug') === '1') Object.assign(globalThis, { __colloque: { client: this.client, devices: this.devices } });
     this.wire();
   }
@@ -81,6 +88,11 @@ class Room {
   wire() {
     const { client, lobby } = this;
     this.drawLanguage();
+    this.views.addEventListener('view', () => this.writeBanner());
+    this.devices.addEventListener('restored', (event) => {
+      const { label, switched } = /** @type {CustomEvent} */ (event).detail;
+      if (switched) this.views.announce(this.words.say('banner.switched', { label }));
+    });
     this.words.addEventListener('change', () => {
       this.drawLanguage();
       this.writeEnd();
@@ -107,9 +119,13 @@ class Room {
     client.addEventListener('ended', (event) => this.onEnded(/** @type {CustomEvent} */ (event).detail));
     client.addEventListener('problem', (event) => {
       const { code, message } = /** @type {CustomEvent} */ (event).detail;
-      const sentence = this.words.has(`error.${code}`) ? this.words.say(`error.${code}`) : message;
-      this.views.banner(sentence);
-      setTimeout(() => this.writeBanner(), 8000);
+      this.passing = this.words.has(`error.${code}`) ? this.words.say(`error.${code}`) : message;
+      this.writeBanner();
+      clearTimeout(this.passingTimer);
+      this.passingTimer = setTimeout(() => {
+        this.passing = '';
+        this.writeBanner();
+      }, PASSING_MS);
     });
   }
 
@@ -233,7 +249,7 @@ class Room {
     const { by, reason } = this.end;
     const { words } = this;
     write(find('[data-ended-title]'), words.say(by === 'self' ? 'ended.title_self' : 'ended.title'));
-    write(find('[data-ended-text]'), words.say(`ended.${by}`));
+    write(find('[data-ended-text]'), words.say(by === 'clinician' && this.client.self?.role === 'clinician' ? 'ended.you' : `ended.${by}`));
     write(find('[data-ended-aside]'), words.say(by === 'self' ? 'ended.aside_self' : 'ended.aside'));
     const quote = find('[data-view="ended"] [data-reason]');
     write(quote, reason);
@@ -277,7 +293,7 @@ class Room {
     const { words, equipment, client } = this;
     const inside = ['waiting', 'call', 'devices'].includes(this.views.current);
     const { microphone, camera } = equipment.media;
-    let sentence = '';
+    let sentence = this.passing;
     if (inside && client.signalling === 'reconnecting') sentence = words.say('banner.reconnecting');
     else if (inside && microphone === 'interrupted' && camera === 'interrupted') sentence = words.say('banner.both_interrupted');
     else if (inside && microphone === 'interrupted') sentence = words.say('banner.microphone_interrupted');
