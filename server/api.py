@@ -102,7 +102,7 @@ class HostApi:
         return [
             Operation(
                 "GET", "/rooms", self.list_rooms, "List rooms, newest first", Rooms,
-                query=RoomsQuery,
+                query=RoomsQuery, refusals=(unusable,),
             ),
             Operation(
                 "POST", "/rooms", self.create_room, "Open a room", Room,
@@ -116,11 +116,11 @@ class HostApi:
             ),
             Operation(
                 "GET", "/rooms/{room}/events", self.list_events, "Read a room's audit trail", Events,
-                query=PageQuery,
+                query=PageQuery, refusals=(unusable,),
             ),
             Operation(
                 "GET", "/rooms/{room}/links", self.list_links, "List a room's links, oldest first", Links,
-                query=PageQuery,
+                query=PageQuery, refusals=(unusable,),
             ),
             Operation(
                 "POST", "/rooms/{room}/links", self.mint_link, "Invite somebody", MintedLink,
@@ -129,8 +129,8 @@ class HostApi:
             ),
             Operation("GET", "/rooms/{room}/links/{link}", self.read_link, "Read a link", Link),
             Operation(
-                "DELETE", "/rooms/{room}/links/{link}", self.revoke_link, "Revoke a link", None,
-                status=204, description="Whoever came through it leaves. It stays in the list, with `revokedAt`.",
+                "POST", "/rooms/{room}/links/{link}/revoke", self.revoke_link, "Revoke a link", Link,
+                description="Whoever came through it leaves. It stays in the list, with `revokedAt`.",
             ),
             Operation("GET", "/tenant", self.read_tenant, "Read your settings", TenantSettings),
             Operation(
@@ -194,10 +194,7 @@ class HostApi:
 
     async def end_room(self, tenant: Tenant, room: str) -> Room:
         """POST /rooms/{room}/end."""
-        before = await self._own_room(tenant, room)
-        if before.ended_at is not None:
-            return self._room(before)
-        at = wall_now()
+        before, at = await self._own_room(tenant, room), wall_now()
         record = await self._store.end_room(room, "host", at) or before
         if record.ended_at == at:
             self._note(tenant, "room.ended", room, detail="host")
@@ -237,15 +234,14 @@ class HostApi:
         """GET /rooms/{room}/links/{link}."""
         return resources.link(await self._own_link(tenant, room, link))
 
-    async def revoke_link(self, tenant: Tenant, room: str, link: str) -> None:
-        """DELETE /rooms/{room}/links/{link}."""
-        if (await self._own_link(tenant, room, link)).revoked_at is not None:
-            return
-        at = wall_now()
-        record = await self._store.revoke_link(link, at)
-        if record is not None and record.revoked_at == at:
+    async def revoke_link(self, tenant: Tenant, room: str, link: str) -> Link:
+        """POST /rooms/{room}/links/{link}/revoke."""
+        before, at = await self._own_link(tenant, room, link), wall_now()
+        record = await self._store.revoke_link(link, at) or before
+        if record.revoked_at == at:
             self._note(tenant, "link.revoked", room, link)
             self._live.drop_link(link, "link_revoked")
+        return resources.link(record)
 
     # The tenant ------------------------------------------------------------------------------------------------------
 
@@ -432,13 +428,13 @@ def _position(cursor: str) -> Position | None:
         moment, _, identity = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(" ")
         return Position(datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(moment)), identity)
     except (ValueError, OverflowError, binascii.Error):
-        raise Refusal(400, "bad_request", "this cursor is none of ours", member="after") from None
+        raise Refusal(422, "unusable_value", "this cursor is none of ours", member="after") from None
 
 
 def _sequence(cursor: str) -> int:
     """Read the cursor of a list that is numbered."""
     if not re.fullmatch(r"[0-9]{0,18}", cursor):
-        raise Refusal(400, "bad_request", "this cursor is none of ours", member="after")
+        raise Refusal(422, "unusable_value", "this cursor is none of ours", member="after")
     return int(cursor or 0)
 
 

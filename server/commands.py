@@ -365,8 +365,8 @@ async def _link_list(args: argparse.Namespace, config: Config) -> int:
 async def _link_revoke(args: argparse.Namespace, config: Config) -> int:
     async with _server(args, config) as call:
         room = await _room(call, args.room)
-        await call("DELETE", f"/rooms/{room['id']}/links/{args.link}")
-    return _told(args, {"id": args.link, "revoked": True}, "The link is revoked.")
+        link = await call("POST", f"/rooms/{room['id']}/links/{quote(args.link, safe='')}/revoke")
+    return _told(args, link, "The link is revoked.")
 
 
 @contextlib.asynccontextmanager
