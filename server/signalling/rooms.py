@@ -14,7 +14,7 @@ clinicians' list, places in the waiting room) is gathered: the room is marked in
 
 Cost: a relayed signal touches two participants; everything else is linear in the people of one room. Memory: about
 1 KiB per participant, of rooms that somebody is or was connected to during the last minute; `handle_timer` lets go of
-the others. The file is long because the rules about one room belong together; how seats are found is `RoomRegistry`'s.
+the others. The file is long, but one thing: the rules of one room, which are read together.
 """
 
 from __future__ import annotations
@@ -264,13 +264,14 @@ class Room:
         self._registry.stale.add(self)
 
     def join(self, person: Participant, microphone: TrackState, camera: TrackState, now: float) -> None:
-        """Enter the conversation. Said again, it repeats the answer.
+        """Enter the conversation, or come back to wait for it. Said again, it repeats the answer.
 
         Raises:
-            RefusalError: `not_permitted` before admission, `room_full`.
+            RefusalError: `room_full`.
         """
         if not person.seat.admitted:
-            raise RefusalError("not_permitted")
+            self.ready(person, now)
+            return
         if person.state == "joined":
             self.set_media(person, microphone, camera)
             self._tell_state(person)
@@ -418,7 +419,8 @@ class Room:
         """End the consultation for everybody."""
         for person in self.joined():
             self._fact("participant.left", person.id, detail="room_ended")
-        self._fact("room.ended", actor, detail=by)
+        if by != "host":  # the API has written that down itself
+            self._fact("room.ended", actor, detail=by)
         last = RoomEnded(by=by, reason=reason)
         for person in self.participants.values():
             session, person.session = person.session, None
