@@ -349,9 +349,7 @@ export class Client extends EventTarget {
         this.#self = { id: message.id, role: message.role, name: message.name, room: message.room };
         this.#takeOver = false;
         this.#storage.set(message.resume);
-        this.#setState(message.state);
-        this.#tellMedia();
-        this.#pursue();
+        if (message.state === 'arrived') this.#onState({ type: 'state', state: 'arrived' }); // otherwise `state` follows
         break;
       case 'state':
         this.#onState(message);
@@ -401,7 +399,7 @@ export class Client extends EventTarget {
   /** @param {Extract<ServerMessage, {type: 'state'}>} message */
   #onState(message) {
     if (message.iceServers) this.#takeIceServers(message.iceServers);
-    if (message.state === 'waiting' && this.#wants === 'joined') this.#wants = 'waiting'; // sent back
+    if (message.state === 'waiting' && (this.#state === 'joined' || this.#state === 'admitted')) this.#wants = 'waiting'; // sent back
     // A server that restarted takes us for somebody who left: the conversation goes on while we join again.
     const resuming = message.state === 'admitted' && this.#wants === 'joined';
     if (message.state !== 'joined' && !resuming) this.#closePeers();
@@ -409,6 +407,7 @@ export class Client extends EventTarget {
     if (message.state === 'joined') {
       this.#updatePeers(message.peers ?? []);
       this.#poller.start();
+      this.#tellMedia(); // it may have changed since the `join`, or while we were away
     }
     this.#pursue();
   }
