@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from server import __version__, config, serve
+from server import __version__, commands, config, serve
 from server.config import Config
 from server.errors import ConfigError
 
@@ -44,10 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="FILE", type=Path, help="settings, TOML (or COLLOQUE_CONFIG)")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     serve.add_parser(subparsers)
-    with contextlib.suppress(ImportError):
-        from server import commands
-
-        commands.add_parsers(subparsers)
+    commands.add_parsers(subparsers)
     for command in subparsers.choices.values():
         command.add_argument("--config", metavar="FILE", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser

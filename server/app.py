@@ -37,6 +37,8 @@ CONFIG = web.AppKey("CONFIG", Config)
 STORE = web.AppKey("STORE", Store)
 METRICS = web.AppKey("METRICS", Metrics)
 ENDPOINT = web.AppKey("ENDPOINT", SignallingEndpoint)
+COTURN = web.AppKey("COTURN", Coturn)
+"""Only when it is ours to run."""
 HEALTH = web.AppKey("HEALTH", Health)
 
 MAX_BODY_BYTES = 256 * 1024
@@ -66,8 +68,8 @@ async def build(config: Config) -> web.Application:
 
         turn_secret = load_secret(config)
         ice = IceServerSource(config.turn, turn_secret)
-        if config.turn.managed:
-            coturn = Coturn(config, turn_secret, metrics)
+        coturn = Coturn(config, turn_secret, metrics) if config.turn.managed else None
+        if coturn is not None:
             stack.push_async_callback(coturn.stop)
             await coturn.start()
         endpoint = SignallingEndpoint(config, store, ice, catalogue, metrics)
@@ -80,6 +82,8 @@ async def build(config: Config) -> web.Application:
         )
         app[CONFIG], app[STORE], app[METRICS] = config, store, metrics
         app[ENDPOINT], app[HEALTH] = endpoint, health
+        if coturn is not None:
+            app[COTURN] = coturn
         app.add_routes([*health.routes(), *pages.routes(), web.get("/ws", endpoint.handle)])
         app.add_routes(api.routes(store, endpoint, config.public_origin))
         app.router.add_static("/static", WEB / "static")

@@ -3,7 +3,8 @@
 The socket is bound before anything else is opened: a busy port is said at once, and links carry the port really used.
 
 The first Ctrl-C or SIGTERM drains: /readyz says 503, nothing new is accepted, participants are told to come back,
-requests finish, the store is flushed. The second ends the process on the spot.
+requests finish, the store is flushed. A second Ctrl-C ends the process on the spot; a second SIGTERM changes nothing,
+because some supervisors send it to the group and then to the process.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ import uvloop
 from aiohttp import web
 
 from server import demo, log, tls
-from server.app import HEALTH, METRICS, STORE, build
+from server.app import COTURN, HEALTH, METRICS, STORE, build
 from server.config import Config, HttpConfig
 from server.errors import ConfigError
 from server.headers import base_headers
 from server.httpguard import Guard
 from server.redact import describe
+from server.signalling.coturn import Coturn
 
 _FINISH_S = 3.0
 """What a request may still take once we drain; a client sees a reset after that."""
@@ -178,10 +180,13 @@ async def serve(
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_on_stray_error)
     stop = asyncio.Event()
+    children: list[Coturn] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, _on_signal, stop)
+        loop.add_signal_handler(number, _on_signal, number, stop, children)
 
     app = await build(config)
+    if COTURN in app:
+        children.append(app[COTURN])
     runner = web.AppRunner(app, shutdown_timeout=_FINISH_S)
     try:
         await runner.setup()
@@ -203,8 +208,10 @@ async def serve(
     return 0
 
 
-def _on_signal(stop: asyncio.Event) -> None:
-    if stop.is_set():
+def _on_signal(number: signal.Signals, stop: asyncio.Event, children: list[Coturn]) -> None:
+    if stop.is_set() and number == signal.SIGINT:
+        for child in children:
+            child.kill()
         os._exit(_KILLED)
     stop.set()
 

@@ -65,6 +65,14 @@ async def test_two_signals_end_it_at_once():
         writer.close()
 
 
+async def test_sigterm_twice_still_drains():
+    """Some supervisors signal the group and then the process; only a person at the keyboard means "now"."""
+    async with live_server() as live:
+        live.process.send_signal(signal.SIGTERM)
+        assert await live.stop(signal.SIGTERM) == 0
+        assert live.events[-1]["event"] == "stopped"
+
+
 async def test_what_was_queued_is_on_disk():
     """Facts are written behind; the last ones must not be lost by a clean end."""
     async with live_server() as live:
@@ -72,7 +80,6 @@ async def test_what_was_queued_is_on_disk():
         patient = await Participant.arrive(live, await live.link(room, "patient"))
         await patient.send("ready")
         await patient.next("state")
-        live.process.send_signal(signal.SIGTERM)
         await live.stop()
         kinds = [event.kind for event in await live.store.audit(room.id)]
         assert "participant.arrived" in kinds and "participant.waiting" in kinds
