@@ -231,13 +231,11 @@ export class Devices extends EventTarget {
       await this.#take(kinds);
     } catch (error) {
       for (const kind of kinds) errors[kind] = await this.#classify(error, kind);
-      const [first] = kinds;
-      const alone = kinds.length > 1 && !ANSWERED_FOR_BOTH.has(errors.audio?.code ?? '') && !ANSWERED_FOR_BOTH.has(errors.video?.code ?? '');
-      const oneDenied = errors.audio?.code !== errors.video?.code;
-      if (first !== undefined && kinds.length > 1 && (alone || oneDenied)) {
+      const sameAnswer = errors.audio?.code === errors.video?.code && FINAL.has(errors.audio?.code);
+      if (kinds.length > 1 && !sameAnswer) {
         for (const kind of kinds) {
-          if (errors[kind]?.code === 'permission_denied') continue;
-          errors[kind] = (await this.#acquire([kind]))[kind];
+          const code = errors[kind]?.code;
+          if (!FINAL.has(code) || code === 'permission_dismissed') errors[kind] = (await this.#acquire([kind]))[kind];
         }
       }
     }
@@ -435,8 +433,12 @@ const RETURNING_EVENTS = ['visibilitychange', 'pageshow'];
 /** @type {Record<Kind, 'microphone' | 'camera'>} */
 const FEATURES = { audio: 'microphone', video: 'camera' };
 
-/** Answers that the person gave to one question about both: asking again about each would be nagging. */
-const ANSWERED_FOR_BOTH = new Set(['permission_denied', 'permission_dismissed', 'permission_blocked_by_system', 'permission_blocked_by_page', 'unsupported', 'insecure_context']);
+/**
+ * Answers to a question about both devices after which asking about one alone would be nagging, or useless. (When only the other device is
+ * the reason, this one reads as dismissed: then it is asked for alone.)
+ * @type {ReadonlySet<string | undefined>}
+ */
+const FINAL = new Set(['permission_denied', 'permission_dismissed', 'permission_blocked_by_system', 'permission_blocked_by_page', 'unsupported', 'insecure_context']);
 
 /** @type {Record<Kind, MediaTrackConstraints>} */
 const WISHES = {
