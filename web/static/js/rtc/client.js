@@ -10,6 +10,8 @@
  * The states from `arrived` to `left` are the server's; the client only remembers what the person asked for (`#wants`) and asks again
  * after a reconnection, so that nobody has to click twice. While the signalling is down the conversation goes on: it is between the
  * browsers.
+ *
+ * Above 500 lines, but one thing: the commands and events of one seat, as the pages know them.
  */
 
 import { Log } from './log.js';
