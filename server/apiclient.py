@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from yarl import URL
 
 from server.api import ROOT
 from server.clock import wall_now
@@ -53,7 +52,7 @@ async def connect(store: Store, slug: str, config: Config, server: str | None = 
         async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
 
             async def call(method: str, path: str, body: object = None) -> Any:
-                url = URL(base + ROOT + path, encoded=True)
+                url = base + ROOT + path
                 try:
                     async with session.request(
                         method, url, json=body, ssl=tls, server_hostname=server_name, allow_redirects=False

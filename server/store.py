@@ -3,16 +3,10 @@
 Two kinds of writing:
 
 * What a host or an operator asks for (tenants, keys, rooms, links) is committed before the call returns.
-* What happens in a room (`save_seat`, `append`) must not make anybody wait for a disk. It is queued, and a single task
-  commits everything that came in during `GATHER_S` in one transaction. `seats()` and `audit()` see what is queued.
+* What happens in a room (`save_seat`, `append`) must not make anybody wait for a disk. It is queued and committed a
+  moment later, together with everything else of that moment (`writebehind.py`). `seats()` and `audit()` see it at once.
 
-      save_seat, append ──> queue (bounded) ──> gather 20 ms ──> one transaction ──> committed
-                              ^                                        │ database error: counted, logged, tried again
-                              └────────────────────────────────────────┘ with growing pauses, nothing leaves the queue
-
-  A single row that the database refuses for good is logged, counted in `statistics.rejected` and dropped, so that it
-  cannot hold up the others. A queue that is full (`MAX_QUEUED`) drops what is new, counted in `statistics.lost` and
-  logged: the consultation matters more than its trace. `ready()` is False long before that.
+It is one thing, though above 500 lines: every query there is, by table.
 
 Times are aware datetimes; they come back in UTC with microseconds. Secrets are stored as digests only (see `ids.py`).
 """
@@ -23,22 +17,19 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self, TypeVar
 
 import sqlalchemy as sa
-import structlog
 from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from server import tables
-from server.clock import now, wall_now
+from server.clock import wall_now
 from server.errors import ConfigError, RefusalError
-from server.ids import digest, new_api_key, new_id, shorten
+from server.ids import digest, new_api_key, new_id
 from server.records import (
     ApiKeyRecord,
     AuditEvent,
@@ -51,7 +42,8 @@ from server.records import (
     Tenant,
     Topology,
 )
-from server.redact import describe
+from server.tables import DATABASE_ERRORS
+from server.writebehind import KeyedEvent, Statistics, WriteBehind
 
 __all__ = [
     "DATABASE_ERRORS",
@@ -69,47 +61,14 @@ __all__ = [
     "Topology",
 ]
 
-GATHER_S = 0.02
-"""How long the writer gathers before it commits: with the commit itself, a fact is on disk within 50 ms."""
-MAX_QUEUED = 100_000
-"""Facts that wait for the database, at about 0.5 KiB each: an hour of a busy server without one."""
-_BATCH = 1_000
-_RETRY_S = (0.05, 0.2, 0.5, 1.0, 2.0)
-"""Pauses between attempts to write, the last one repeated."""
-_STUCK_S = 5.0
-"""Writes failing for this long: `ready()` says no."""
-_CLOSE_S = 5.0
-"""How long `close` tries to get rid of the queue."""
-
-DATABASE_ERRORS = (exc.SQLAlchemyError, OSError)
-"""What comes out of a Store when the database does not do what it is asked."""
 T = TypeVar("T")
-
-_log = structlog.get_logger()
-
-
-@dataclass
-class Statistics:
-    """What became of queued facts, for the metrics. `queued` is how many wait now; the others only grow."""
-
-    queued: int = 0
-    written: int = 0
-    failures: int = 0
-    """Attempts that the database answered with an error; nothing is lost by one."""
-    rejected: int = 0
-    """Rows that the database refuses for good."""
-    lost: int = 0
-    """Dropped because the queue was full, or because the database did not come back before the end."""
-
-
-# -- the store --------------------------------------------------------------------------------------------------------
 
 
 class Store:
     """All that is remembered. Made by `Store.open`, ended by `close`.
 
     Cost: `link_by_secret`, `room` and `seats` (the three queries of a hello) are one indexed SELECT each.
-    Memory: the queue of facts, at most `MAX_QUEUED` seats and as many events.
+    Memory: the queue of facts, bounded.
 
     Database errors of the methods that wait for their result come out as `DATABASE_ERRORS`.
     """
@@ -123,18 +82,14 @@ class Store:
         self._writing: contextlib.AbstractAsyncContextManager[Any] = (
             asyncio.Lock() if self._sqlite else contextlib.nullcontext()
         )
-        insert = sqlite.insert(tables.seats) if self._sqlite else postgresql.insert(tables.seats)
-        self._upsert_seat = insert.on_conflict_do_update(
+        insert = sqlite.insert if self._sqlite else postgresql.insert
+        seat = insert(tables.seats)
+        self._upsert_seat = seat.on_conflict_do_update(
             index_elements=[tables.seats.c.id],
-            set_={c.name: insert.excluded[c.name] for c in tables.seats.c if c.name != "id"},
+            set_={column.name: seat.excluded[column.name] for column in tables.seats.c if column.name != "id"},
         )
-        self.statistics = Statistics()
-        self._queued_seats: dict[str, SeatRecord] = {}
-        self._queued_events: deque[AuditEvent] = deque()
-        self._wake = asyncio.Event()
-        self._flushing = asyncio.Lock()
-        self._failing_since: float | None = None
-        self._writer: asyncio.Task[None] | None = None
+        self._insert_event = insert(tables.audit).on_conflict_do_nothing(index_elements=[tables.audit.c.key])
+        self._queue = WriteBehind(self._commit)
 
     @classmethod
     async def open(cls, url: str) -> Self:
@@ -156,31 +111,22 @@ class Store:
         except ConfigError:
             await store._engine.dispose()
             raise
-        store._writer = asyncio.create_task(store._write_behind(), name="store-writer")
+        store._queue.start()
         return store
 
     async def close(self) -> None:
         """Write what is queued and disconnect. What cannot be written within 5 s is counted as lost and logged."""
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.gather(self._writer, return_exceptions=True)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_S):
-                for pause in (*_RETRY_S, *[_RETRY_S[-1]] * 9):
-                    with contextlib.suppress(*DATABASE_ERRORS):
-                        await self.flush()
-                        break
-                    await asyncio.sleep(pause)
-        if left := len(self._queued_seats) + len(self._queued_events):
-            self.statistics.lost += left
-            _log.error("store.lost_at_close", facts=left)
-            self._queued_seats.clear()
-            self._queued_events.clear()
+        await self._queue.close()
         await self._engine.dispose()
+
+    @property
+    def statistics(self) -> Statistics:
+        """What became of the queued facts."""
+        return self._queue.statistics
 
     async def ready(self) -> bool:
         """Return whether the database answers within 2 s and takes what is queued."""
-        if self._failing_since is not None and now() - self._failing_since > _STUCK_S:
+        if self._queue.stuck:
             return False
         try:
             async with asyncio.timeout(2):
@@ -421,50 +367,44 @@ class Store:
     async def seats(self, room_id: str) -> list[SeatRecord]:
         """Return a room's seats, oldest first, with what is queued."""
         seats = {seat.id: seat for seat in _all(SeatRecord, await self._rows(_SEATS, room=room_id))}
-        for seat in self._queued_seats.values():
+        for seat in self._queue.seats:
             if seat.room == room_id:
                 seats[seat.id] = seat
         return sorted(seats.values(), key=lambda seat: (seat.created_at, seat.id))
 
     async def seat_by_resume(self, resume_digest: str) -> SeatRecord | None:
         """Return the seat whose current resume secret has this digest, with what is queued."""
-        for seat in self._queued_seats.values():
+        for seat in self._queue.seats:
             if seat.resume_digest == resume_digest != "":
                 return seat
         found = _one(SeatRecord, await self._rows(_SEAT_BY_RESUME, digest=resume_digest))
-        return None if found is None or found.id in self._queued_seats else found
+        return None if found is None or self._queue.holds_seat(found.id) else found
 
     def save_seat(self, seat: SeatRecord) -> None:
         """Queue a seat, new or changed; the newest state of one seat replaces the queued one."""
-        if seat.id not in self._queued_seats and len(self._queued_seats) >= MAX_QUEUED:
-            self._lose("seat", seat.id)
-            return
-        self._queued_seats[seat.id] = seat
-        self._queued()
+        self._queue.save(seat)
 
     def append(self, event: AuditEvent) -> None:
         """Queue a line of the audit trail. The order of calls is the order of the trail."""
-        if len(self._queued_events) >= MAX_QUEUED:
-            self._lose(event.kind, event.room)
-            return
-        self._queued_events.append(event)
-        self._queued()
+        self._queue.append(event)
 
     async def audit(self, room_id: str, after: int = 0, limit: int | None = None) -> list[AuditEvent]:
         """Return a room's trail in order, from behind the event with `seq` = `after`. Writes what is queued first."""
         await self.flush()
         query = (
-            sa.select(tables.audit)
+            sa.select(*_EVENT)
             .where(tables.audit.c.room == room_id, tables.audit.c.seq > after)
             .order_by(tables.audit.c.seq)
         )
         return _all(AuditEvent, await self._rows(query.limit(limit)))
 
     async def flush(self) -> None:
-        """Write what has been queued so far. Raises the database's error; the queue keeps what was not written."""
-        left = len(self._queued_seats) + len(self._queued_events)
-        while left > 0 and (self._queued_seats or self._queued_events):
-            left -= await self._write_batch()
+        """Write what has been queued so far.
+
+        Raises:
+            DATABASE_ERRORS: What was not written stays in the queue.
+        """
+        await self._queue.flush()
 
     # Retention -------------------------------------------------------------------------------------------------------
 
@@ -528,78 +468,12 @@ class Store:
         except exc.IntegrityError:
             raise RefusalError("tenant_unknown") from None
 
-    def _queued(self) -> None:
-        self.statistics.queued = len(self._queued_seats) + len(self._queued_events)
-        self._wake.set()
-
-    def _lose(self, what: str, identity: str) -> None:
-        self.statistics.lost += 1
-        _log.error("store.queue_full", lost=what, id=shorten(identity))
-
-    async def _write_behind(self) -> None:
-        attempt = 0
-        while True:
-            await self._wake.wait()
-            await asyncio.sleep(GATHER_S)
-            self._wake.clear()
-            try:
-                await self.flush()
-                attempt = 0
-            except DATABASE_ERRORS as error:
-                pause = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
-                attempt += 1
-                _log.warning("store.not_written", queued=self.statistics.queued, retry_s=pause, **describe(error))
-                await asyncio.sleep(pause)
-                self._wake.set()
-
-    async def _write_batch(self) -> int:
-        """Commit what is queued, at most `_BATCH` seats and events, and return how many of them left the queue."""
-        async with self._flushing:
-            seats = list(self._queued_seats.values())[:_BATCH]
-            events = [self._queued_events[i] for i in range(min(_BATCH, len(self._queued_events)))]
-            if not seats and not events:
-                return 0
-            try:
-                try:
-                    await self._commit(seats, events)
-                except exc.StatementError as error:
-                    if not _is_about_the_row(error):
-                        raise
-                    await self._commit_one_by_one(seats, events)
-            except DATABASE_ERRORS:
-                self.statistics.failures += 1
-                self._failing_since = self._failing_since or now()
-                raise
-            self._failing_since = None
-            for seat in seats:
-                if self._queued_seats.get(seat.id) is seat:  # not changed again meanwhile
-                    del self._queued_seats[seat.id]
-            for _ in events:
-                self._queued_events.popleft()
-            self.statistics.written += len(seats) + len(events)
-            self.statistics.queued = len(self._queued_seats) + len(self._queued_events)
-            return len(seats) + len(events)
-
-    async def _commit(self, seats: Sequence[SeatRecord], events: Sequence[AuditEvent]) -> None:
+    async def _commit(self, seats: Sequence[SeatRecord], events: Sequence[KeyedEvent]) -> None:
         async with self._transaction() as connection:
             if seats:
                 await connection.execute(self._upsert_seat, [dataclasses.asdict(seat) for seat in seats])
             if events:
-                await connection.execute(sa.insert(tables.audit), [_event_values(event) for event in events])
-
-    async def _commit_one_by_one(self, seats: Sequence[SeatRecord], events: Sequence[AuditEvent]) -> None:
-        """Find the rows that the database refuses for good, and write the others."""
-        alone: list[tuple[list[SeatRecord], list[AuditEvent]]] = [([seat], []) for seat in seats]
-        alone += [([], [event]) for event in events]
-        for few_seats, few_events in alone:
-            try:
-                await self._commit(few_seats, few_events)
-            except exc.StatementError as error:
-                if not _is_about_the_row(error):
-                    raise
-                self.statistics.rejected += 1
-                what = few_events[0].kind if few_events else "seat"
-                _log.error("store.rejected", what=what, **describe(error))
+                await connection.execute(self._insert_event, [_event_values(*event) for event in events])
 
 
 _TENANT = sa.select(tables.tenants).where(tables.tenants.c.slug == sa.bindparam("slug"))
@@ -622,6 +496,7 @@ _LINK_BY_SECRET = sa.select(tables.links).where(tables.links.c.secret_digest == 
 _SEAT_BY_RESUME = sa.select(tables.seats).where(
     tables.seats.c.resume_digest == sa.bindparam("digest"), tables.seats.c.resume_digest != ""
 )
+_EVENT = [column for column in tables.audit.c if column.name != "key"]
 _SEATS = sa.select(tables.seats).where(tables.seats.c.room == sa.bindparam("room"))
 
 
@@ -635,19 +510,14 @@ async def _again_if_cut(query: Callable[[], Awaitable[T]]) -> T:
         return await query()
 
 
-def _is_about_the_row(error: exc.StatementError) -> bool:
-    """Tell a row that will never go in from a database that is not there."""
-    if isinstance(error, exc.DBAPIError):
-        return isinstance(error, exc.IntegrityError | exc.DataError)
-    return True  # a value that could not even be converted
-
-
 def _place(position: Position) -> sa.Tuple:
     return sa.tuple_(sa.literal(position.created_at, tables.Utc), sa.literal(position.id, sa.Text))
 
 
-def _event_values(event: AuditEvent) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(event).items() if name != "seq"}
+def _event_values(key: str, event: AuditEvent) -> dict[str, Any]:
+    values = dataclasses.asdict(event)
+    del values["seq"]
+    return {"key": key, **values}
 
 
 def _utc(moment: datetime) -> datetime:

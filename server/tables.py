@@ -18,6 +18,8 @@ from server.errors import ConfigError
 
 SCHEMA_VERSION = 1
 """Raised by one with every change of the tables; a database with a higher one is not touched."""
+DATABASE_ERRORS = (exc.SQLAlchemyError, OSError)
+"""What comes out when a database does not do what it is asked."""
 
 
 class Utc(sa.types.TypeDecorator[datetime]):
@@ -170,6 +172,7 @@ audit = sa.Table(
     "audit",
     metadata,
     sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    _text("key", unique=True),
     _moment("at"),
     _text("tenant"),
     _text("room"),
@@ -242,3 +245,10 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
     for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def is_about_the_row(error: BaseException) -> bool:
+    """Tell a row that will never go in from a database that is not there."""
+    if isinstance(error, exc.DBAPIError):
+        return isinstance(error, exc.IntegrityError | exc.DataError)
+    return isinstance(error, exc.StatementError)  # a value that could not even be converted

@@ -14,8 +14,7 @@ import pytest
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from server import store as store_module
-from server import tables
+from server import tables, writebehind
 from server.errors import ConfigError, RefusalError
 from server.records import AuditEvent, Position, RoomRecord, SeatRecord, SigningKey, Tenant
 from server.store import Store
@@ -294,7 +293,7 @@ async def test_a_seat_is_found_by_its_current_resume_secret_only(store: Store, r
 async def test_the_trail_keeps_its_order_across_batches(
     store: Store, room: RoomRecord, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(store_module, "_BATCH", 7)
+    monkeypatch.setattr(writebehind, "_BATCH", 7)
     for number in range(50):
         store.append(event_in(room, str(number)))
     trail = await store.audit(room.id)
@@ -306,13 +305,13 @@ async def test_the_trail_keeps_its_order_across_batches(
 @pytest.fixture
 def committed(store: Store, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Set at every commit of the queue."""
-    commit, event = store._commit, asyncio.Event()
+    commit, event = store._queue._commit, asyncio.Event()
 
     async def observed(*batch: Any) -> None:
         await commit(*batch)
         event.set()
 
-    monkeypatch.setattr(store, "_commit", observed)
+    monkeypatch.setattr(store._queue, "_commit", observed)
     return event
 
 
@@ -333,7 +332,7 @@ async def test_the_queue_is_written_within_50_ms_without_anybody_asking(
 async def test_a_database_in_trouble_delays_and_loses_nothing(
     store: Store, url: str, room: RoomRecord, committed: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(store_module, "_STUCK_S", 0.0)
+    monkeypatch.setattr(writebehind, "_STUCK_S", 0.0)
     await sql(url, "ALTER TABLE audit RENAME TO elsewhere")
     store.append(event_in(room))
     store.save_seat(seat_in(room))
@@ -349,6 +348,24 @@ async def test_a_database_in_trouble_delays_and_loses_nothing(
     assert await store.ready()
     assert [event.kind for event in await store.audit(room.id)] == ["participant.arrived"]
     assert store.statistics.lost == store.statistics.rejected == 0
+
+
+async def test_a_commit_whose_answer_was_lost_writes_nothing_twice(
+    store: Store, room: RoomRecord, monkeypatch: pytest.MonkeyPatch
+):
+    commit = store._queue._commit
+
+    async def cut(*batch: Any) -> None:
+        await commit(*batch)
+        monkeypatch.undo()
+        raise ConnectionResetError
+
+    monkeypatch.setattr(store._queue, "_commit", cut)
+    store.append(event_in(room, "one"))
+    with pytest.raises(ConnectionResetError):
+        await store.flush()
+    store.append(event_in(room, "two"))
+    assert [event.subject for event in await store.audit(room.id)] == ["one", "two"]
 
 
 async def test_a_restart_of_postgresql_is_survived(postgres: Cluster):
@@ -380,7 +397,7 @@ async def test_a_row_that_never_fits_holds_up_no_other(store: Store, room: RoomR
 
 
 async def test_the_queue_is_bounded(store: Store, room: RoomRecord, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(store_module, "MAX_QUEUED", 3)
+    monkeypatch.setattr(writebehind, "MAX_QUEUED", 3)
     for number in range(5):
         store.append(event_in(room, str(number)))
         store.save_seat(seat_in(room, number))
@@ -393,7 +410,7 @@ async def test_the_queue_is_bounded(store: Store, room: RoomRecord, monkeypatch:
 async def test_closing_without_a_database_counts_what_is_lost(
     store: Store, url: str, room: RoomRecord, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(store_module, "_CLOSE_S", 0.1)
+    monkeypatch.setattr(writebehind, "_CLOSE_S", 0.1)
     await sql(url, "ALTER TABLE audit RENAME TO elsewhere")
     store.append(event_in(room))
     await store.close()
