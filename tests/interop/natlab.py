@@ -92,7 +92,8 @@ class Namespace:
         """Give the programs of this namespace an /etc/hosts of their own."""
         folder = Path("/etc/netns") / self.name
         folder.mkdir(parents=True, exist_ok=True)
-        lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in names.items())]
+        # With the final dot too: Chromium asks for the names of STUN servers so, and a hosts file is compared literally.
+        lines = ["127.0.0.1 localhost", *(f"{address} {name} {name}." for name, address in names.items())]
         (folder / "hosts").write_text("\n".join(lines) + "\n")
 
     def wrapper(self, program: str, path: Path) -> Path:

@@ -1,0 +1,198 @@
+"""A whole deployment in the lab: one address, port 443, our server with its coturn, and nginx in front. [IO]
+
+Everything as an operator has it: one TOML file, `colloque serve`, and nginx with what `colloque turn nginx` prints. Browsers
+run inside the sites, find the names in their /etc/hosts, and trust the lab's authority and nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import playwright.async_api as playwright
+
+from server.records import Role, Tenant
+from server.store import Store
+from tests.browsers import chromium, press, until_state
+from tests.interop.authority import Authority
+from tests.interop.natlab import PUBLIC_ADDRESS, Lab, Site, wait_until
+
+PAGES, TURN = "video.colloque.test", "turn.colloque.test"
+SLUG = "clinique"
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class Person(NamedTuple):
+    """Somebody at a browser."""
+
+    page: playwright.Page
+    camera: int
+    """Number of their film."""
+
+
+class Deployment:
+    """The running server, coturn and nginx in the public namespace of a lab.
+
+    Args:
+        lab: Where; its sites come and go.
+        folder: For everything that is written.
+    """
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab = lab
+        self.folder = folder
+        authority = Authority(folder)
+        pages, turn = authority.issue(PAGES), authority.issue(TURN)
+        self._home = authority.install(folder / "home")
+        self._database = f"sqlite+aiosqlite:///{folder / 'data' / 'colloque.db'}"
+        configuration = folder / "colloque.toml"
+        configuration.write_text(f"""
+            data_dir = "{folder / "data"}"
+            [http]
+            public_url = "https://{PAGES}"
+            trusted_proxies = ["127.0.0.1"]
+            [turn]
+            host = "{TURN}"
+            managed = true
+            listen_addresses = ["{PUBLIC_ADDRESS}"]
+            tls_cert = "{turn.chain}"
+            tls_key = "{turn.key}"
+            [splitter]
+            addresses = ["{PUBLIC_ADDRESS}"]
+            tls_cert = "{pages.chain}"
+            tls_key = "{pages.key}"
+            [log]
+            level = "debug"
+            format = "json"
+        """)
+        environment = {**os.environ, "COLLOQUE_CONFIG": str(configuration), "PYTHONPATH": str(_ROOT)}
+        colloque = (sys.executable, "-m", "server")
+        with self.log_path.open("wb") as log:
+            lab.public.spawn(*colloque, "serve", output=log, env=environment)
+        nginx = folder / "nginx.conf"
+        nginx.write_text(subprocess.check_output([*colloque, "turn", "nginx"], env=environment, text=True, cwd=_ROOT))
+        lab.public.spawn("nginx", "-c", str(nginx), "-g", f"daemon off; pid {folder}/nginx.pid;")
+        for port in (8080, 443, 3478, 5349):
+            wait_until(lambda port=port: self._accepts(port), f"port {port}", 20.0)  # type: ignore[misc]
+
+    @property
+    def log_path(self) -> Path:
+        """What the server wrote to standard error."""
+        return self.folder / "server.log"
+
+    def _accepts(self, port: int) -> bool:
+        address = "127.0.0.1" if port == 8080 else PUBLIC_ADDRESS
+        with self.lab.public.entered(), contextlib.suppress(OSError):
+            socket.create_connection((address, port), 1.0).close()
+            return True
+        return False
+
+    async def room(self, *roles: Role) -> list[str]:
+        """Open a room; return a link for each role, with the page's window for tests open."""
+        store = await Store.open(self._database)
+        try:
+            if await store.tenant(SLUG) is None:
+                await store.create_tenant(Tenant(slug=SLUG, name="Clinique du Parc"))
+            room = await store.create_room(SLUG)
+            secrets = [(await store.mint_link(room, role, name=f"canary-{role}"))[1] for role in roles]
+        finally:
+            await store.close()
+        return [f"https://{PAGES}/t/{SLUG}/r?debug=1#{secret}" for secret in secrets]
+
+    @contextlib.asynccontextmanager
+    async def browser(self, site: Site, camera: int) -> AsyncIterator[playwright.Browser]:
+        """Run Chromium at a site."""
+        site.computer.hosts({PAGES: PUBLIC_ADDRESS, TURN: PUBLIC_ADDRESS})
+        command = ("ip", "netns", "exec", site.computer.name, "env", f"HOME={self._home}")
+        async with chromium(camera, hz=440 + 220 * camera, command=command) as browser:
+            yield browser
+
+    @contextlib.asynccontextmanager
+    async def consultation(self, clinic: Site, home: Site) -> AsyncIterator[tuple[Person, Person]]:
+        """Bring a clinician and a patient to the moment before the last click: the patient waits, the clinician is in."""
+        links = await self.room("clinician", "patient")
+        async with self.browser(clinic, 1) as one, self.browser(home, 2) as two:
+            clinician, patient = Person(await one.new_page(), 1), Person(await two.new_page(), 2)
+            for person, link, enter in ((clinician, links[0], "join"), (patient, links[1], "enter-waiting")):
+                await person.page.goto(link)
+                if await until_state(person.page, "welcome", "devices") == "welcome":
+                    await press(person.page, "allow-devices")
+                await press(person.page, enter)
+            await until_state(clinician.page, "call")
+            await until_state(patient.page, "waiting")
+            yield clinician, patient
+
+
+async def admit(clinician: Person, patient: Person) -> tuple[float, float]:
+    """The clinician's click that begins the conversation; return the seconds until each has a decoded frame of the other."""
+    button = '[data-testid="admit"]:visible'
+    await clinician.page.wait_for_selector(button)
+    waits = [asyncio.create_task(person.page.evaluate(_FIRST_FRAME)) for person in (clinician, patient)]
+    await asyncio.sleep(0)
+    clicked_ms = time.time() * 1000
+    await clinician.page.click(button)
+    first, second = [float(at) for at in await asyncio.gather(*waits)]
+    return (first - clicked_ms) / 1000, (second - clicked_ms) / 1000
+
+
+async def chosen_pair(person: Person) -> dict[str, Any]:
+    """Return the candidate types of the pair that carries media, as `getStats` tells: `local`, `remote`, `protocol` (of the
+    relay, when the local one is relayed), `localAddress`, `remoteAddress`."""
+    return dict(await person.page.evaluate(_CHOSEN_PAIR))
+
+
+async def frames_decoded(person: Person) -> int:
+    """Return how many frames of the other's picture were decoded on the present connection."""
+    return int(await person.page.evaluate(_FRAMES_DECODED))
+
+
+async def participant(person: Person) -> str:
+    """Return the participant id that the page has."""
+    return str(await person.page.evaluate("__colloque.client.self.id"))
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Deployment]:
+    """Build a lab and a deployment in it, and take both down."""
+    with Lab() as lab:
+        yield Deployment(lab, folder)
+
+
+# `totalVideoFrames` counts what the element was given after decoding; `requestVideoFrameCallback` waits for a compositor,
+# which a headless browser on a busy machine runs when it likes.
+_FIRST_FRAME = """() => new Promise((resolve, reject) => {
+  const timer = setInterval(() => {
+    const video = document.querySelector('video[data-peer]');
+    if (video?.getVideoPlaybackQuality().totalVideoFrames > 0) { clearInterval(timer); resolve(Date.now()); }
+  }, 10);
+  setTimeout(() => { clearInterval(timer); reject(new Error('no decoded frame within 20 s')); }, 20_000);
+})"""
+
+_REPORT = """
+  const [peer] = __colloque.client.peers.values();
+  const report = await peer.stats();
+  const all = [...report.values()];
+"""
+
+_CHOSEN_PAIR = f"""async () => {{ {_REPORT}
+  const transport = all.find(entry => entry.type === 'transport');
+  const pair = report.get(transport.selectedCandidatePairId);
+  const local = report.get(pair.localCandidateId), remote = report.get(pair.remoteCandidateId);
+  return {{
+    local: local.candidateType, remote: remote.candidateType, protocol: local.relayProtocol ?? local.protocol,
+    localAddress: local.address, remoteAddress: remote.address,
+  }};
+}}"""
+
+_FRAMES_DECODED = f"""async () => {{ {_REPORT}
+  return all.find(entry => entry.type === 'inbound-rtp' && entry.kind === 'video')?.framesDecoded ?? 0;
+}}"""
