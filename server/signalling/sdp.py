@@ -17,6 +17,8 @@ MAX_LINES = 3_000
 """A Chromium offer has about 90 lines per video section."""
 MAX_SECTIONS = 16
 MAX_CANDIDATES = 100
+MAX_FORMATS = 256
+"""Per section. RTP has 128 payload types (RFC 3551 section 3)."""
 
 # RFC 8866 section 5: the order of lines. `v o s t` are required, `i u c z k` at most once per level.
 _SESSION_ORDER = "vosiuepcbtrzka"
@@ -131,6 +133,6 @@ def _attributes(lines: list[tuple[str, str]]) -> dict[str, list[str]]:
 def _media(lines: list[tuple[str, str]]) -> MediaSection:
     _check_order(lines, _MEDIA_ORDER, "media")
     match = _MEDIA.fullmatch(lines[0][1])
-    if match is None or int(match[2]) > 65_535:
+    if match is None or int(match[2]) > 65_535 or match[4].count(" ") >= MAX_FORMATS:
         raise ProtocolError("bad_sdp", "a media line that does not parse")
     return MediaSection(tuple(lines), _attributes(lines), match[1], int(match[2]), match[3], tuple(match[4].split(" ")))
