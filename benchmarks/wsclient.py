@@ -12,6 +12,7 @@ import base64
 import os
 import struct
 from collections.abc import Callable
+from typing import cast
 
 PING = b'{"type":"ping"'
 _LENGTH_16 = struct.Struct("!H")
@@ -55,8 +56,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the upgrade."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's own is not registered as one
         transport.write(self._request)
 
     def connection_lost(self, exc: Exception | None) -> None:
