@@ -392,7 +392,7 @@ def _body(kind: type[_S], data: bytes) -> _S:
 
 
 def _misfit(error: Exception, where: str) -> ApiError:
-    """Say what does not fit and where; msgspec's messages quote types and limits, never a value."""
+    """Say what does not fit and where, without quoting a value: names and keys get into wrong places by mistake."""
     if not isinstance(error, msgspec.ValidationError):
         return Refusal(400, "bad_request", f"the {where} is not JSON in UTF-8")
     reason, _, place = str(error).partition(" - at `")
@@ -403,6 +403,8 @@ def _misfit(error: Exception, where: str) -> ApiError:
         member, reason = ".".join(filter(None, (member, unknown[1][:64]))), "there is no such member"
     elif missing:
         member, reason = ".".join(filter(None, (member, missing[1]))), "this member is required"
+    if reason.startswith("Invalid enum value"):
+        reason = "it is none of the values there are"
     reason = re.sub(r"matching regex .*", "of the documented form", reason, flags=re.DOTALL)
     return Refusal(400, "bad_request", f"the {where} does not fit: {reason}", member=member)
 

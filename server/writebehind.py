@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -84,9 +85,12 @@ class WriteBehind:
             async with self._writing:  # not in the middle of a commit
                 self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        until = now() + _CLOSE_S
-        while not await self._try_to_flush() and now() < until:
-            await asyncio.sleep(_RETRY_S[1])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                for pause in _RETRY_S:
+                    if await self._try_to_flush():
+                        break
+                    await asyncio.sleep(pause)
         if left := len(self._seats) + len(self._events):
             self.statistics.lost += left
             _log.error("store.lost_at_close", facts=left)
