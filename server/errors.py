@@ -26,11 +26,13 @@ class RefusalError(ColloqueError):
 
     Args:
         code: The stable code of PROTOCOL.md, for instance `link_expired`.
+        reason: What the page needs beside the code; for `link_not_yet` when the link opens, ISO 8601.
     """
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, reason: str = "") -> None:
         super().__init__(code)
         self.code = code
+        self.reason = reason
 
 
 class ApiError(RefusalError):

@@ -153,7 +153,7 @@ class Door:
         else:
             seat = None
             if credential.not_before is not None and wall < credential.not_before - LEEWAY:
-                raise RefusalError("link_not_yet")
+                raise RefusalError("link_not_yet", credential.not_before.isoformat())
             if credential.expires_at is not None and wall > credential.expires_at + LEEWAY:
                 raise RefusalError("link_expired")
         return Claims(tenant, room, credential.origin, credential.role, credential.name, credential.single_use, seat)

@@ -323,7 +323,7 @@ class SignallingEndpoint:
             if not session.welcome(claims, hello, clock_now(), wall_now()):
                 result = "occupied"
         except RefusalError as refusal:
-            session.end(refusal.code)
+            session.end(refusal.code, refusal.reason)
             result = refusal.code
         self._metrics.hellos.labels(result).inc()
         participant = session.participant

@@ -69,6 +69,7 @@
       if (error) throw new DOMException('Permission denied', error);
       if ((missing === 'video' && video) || (missing === 'audio' && audio)) throw new DOMException('none', 'NotFoundError');
       const got = [...(audio ? [tone()] : []), ...(video ? [portrait(1, 640, 480)] : [])];
+      for (const track of got) track.getSettings = () => ({ deviceId: track.kind === 'video' ? 'camera-1' : 'microphone-1' });
       tracks.push(...got);
       return new MediaStream(got);
     };

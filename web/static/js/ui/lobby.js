@@ -50,7 +50,7 @@ export class Lobby extends EventTarget {
     const clinician = self.role === 'clinician';
     for (const element of all('[data-clinician]:not([data-alone-people])')) element.hidden = !clinician;
     for (const element of all('[data-patient]')) element.hidden = clinician;
-    for (const element of all('[data-speaks]')) element.hidden = self.role === 'observer';
+    for (const element of all('[data-speaks]')) element.hidden = self.role === 'observer' || (clinician && element.matches('[data-patient]'));
     this.write();
   }
 
@@ -96,6 +96,7 @@ export class Lobby extends EventTarget {
     const { words, self, standing } = this;
     const kind = self.role === 'clinician' ? 'clinician' : self.role === 'observer' ? 'observer' : 'patient';
     write(find('[data-greeting]'), self.name ? words.say('welcome.greeting_name', { name: self.name }) : words.say('welcome.greeting'));
+    write(find('span', button('allow-devices')), words.say(kind === 'observer' ? 'welcome.continue' : 'welcome.allow'));
     write(find('[data-welcome-lead]'), words.say(`welcome.lead_${kind}`, { clinic: this.clinic }));
     write(find('[data-expected]'), words.say(standing.expected ? 'waiting.expected' : 'waiting.not_arrived'));
     const before = (standing.place ?? 1) - 1;

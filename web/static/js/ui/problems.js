@@ -36,8 +36,16 @@ const WAYS = {
   version_unsupported: ['retry'],
 };
 
-/** Device troubles are said where the person is; the clinic cannot help with them, a relative can. */
-const OWN_TROUBLE = new Set(['occupied', 'taken_over', 'permission_denied', 'permission_dismissed', 'permission_blocked_by_system', 'device_missing', 'device_busy', 'refused', 'link_not_yet']);
+/** Where help is to be found, when it is not the clinic that can give it. @type {Record<string, string>} */
+const ASIDES = {
+  occupied: '',
+  taken_over: '',
+  permission_denied: 'problem.ask_relative',
+  permission_dismissed: 'problem.ask_relative',
+  permission_blocked_by_system: 'problem.ask_relative',
+  device_missing: 'problem.ask_relative',
+  device_busy: 'problem.ask_relative',
+};
 
 /**
  * Which browser this is, as far as the way to its permissions goes.
@@ -60,6 +68,7 @@ export function browserFamily(agent, touch) {
  * @typedef {object} Trouble
  * @property {string} code
  * @property {string} [message] the server's own sentence
+ * @property {boolean} [retry] the client tries again by itself
  * @property {string} [reason] what the clinician wrote, or the opening time of a link that is too early
  */
 
@@ -94,7 +103,7 @@ export class Problems extends EventTarget {
   }
 
   /** @param {Trouble} trouble */
-  write({ code, message, reason }) {
+  write({ code, message, reason, retry }) {
     const { words } = this;
     const view = find('[data-view="problem"]');
     const opens = code === 'link_not_yet' && reason ? new Date(reason) : null;
@@ -109,7 +118,8 @@ export class Problems extends EventTarget {
     this.steps(code);
     const actions = (WAYS[code] ?? []).map((way, index) => this.action(way, index === 0));
     find('[data-problem-actions]').replaceChildren(...actions);
-    write(find('[data-problem-aside]'), words.say(OWN_TROUBLE.has(code) ? 'problem.ask_relative' : 'problem.call_clinic'));
+    const aside = retry || opens ? 'problem.by_itself' : (ASIDES[code] ?? 'problem.call_clinic');
+    write(find('[data-problem-aside]'), aside && words.say(aside));
   }
 
   /** @param {string} code */

@@ -9,7 +9,7 @@ import { Client } from '../rtc/client.js';
 import { Devices } from '../rtc/devices.js';
 import { stayAwake } from './awake.js';
 import { Consultation } from './consultation.js';
-import { button, find, write } from './dom.js';
+import { all, button, find, write } from './dom.js';
 import { Equipment } from './equipment.js';
 import { Host } from './host.js';
 import { Words } from './i18n.js';
@@ -32,6 +32,9 @@ import { Views } from './views.js';
 
 /** Long enough to read two lines slowly. */
 const PASSING_MS = 12_000;
+
+/** The longest that a timer can run; a page that waits for its opening time longer is opened again anyway. */
+const TIMER_LIMIT_MS = 2 ** 31 - 2000;
 
 const HAVE_JOINED = new Set(['admitted', 'joined']);
 
@@ -58,7 +61,7 @@ class Room {
     this.consultation = new Consultation(this.client, this.equipment, this.views, this.words);
     this.problems = new Problems(this.views, this.words, {
       retry: () => this.retry(),
-      without: () => this.showDevices(),
+      without: () => this.skip(),
       continue: () => this.client.takeOver(),
       copy: () => void navigator.clipboard?.writeText(location.href),
     });
@@ -75,6 +78,8 @@ class Room {
     this.entered = false;
     /** The browser was asked for the devices on this page. */
     this.asked = false;
+    /** The person has chosen to go without. */
+    this.without = false;
     /** @type {{by: string, reason: string} | null} */
     this.end = null;
     /** A sentence for the banner that goes by itself: something was asked for and not done. */
@@ -98,9 +103,9 @@ class Room {
       this.writeEnd();
       this.writeBanner();
     });
-    find('[data-language]').addEventListener('click', () => void this.useLanguage(this.words.language === 'fr' ? 'en' : 'fr'));
+    for (const control of all('[data-language]')) control.addEventListener('click', () => void this.useLanguage(this.words.language === 'fr' ? 'en' : 'fr'));
     lobby.addEventListener('allow', () => void this.allow());
-    lobby.addEventListener('skip', () => this.showDevices());
+    lobby.addEventListener('skip', () => this.skip());
     lobby.addEventListener('enter', () => this.enter());
     lobby.addEventListener('leave', () => this.leave());
     this.consultation.addEventListener('leave', () => this.leave());
@@ -166,11 +171,6 @@ class Room {
   /** The first view with something to do: the explanation, unless a clinician's browser has allowed everything already. */
   async greet() {
     const role = this.client.self?.role;
-    if (role === 'observer') {
-      this.views.show('welcome');
-      button('allow-devices').hidden = true;
-      return;
-    }
     if (role === 'clinician' && (await this.allowedBefore())) return this.allow();
     this.views.show('welcome');
   }
@@ -187,12 +187,19 @@ class Room {
   }
 
   async allow() {
+    if (this.client.self?.role === 'observer') return this.enter();
     this.asked = true;
+    this.without = false;
     this.lobby.prompting(true);
     const code = await this.equipment.ask();
     this.lobby.prompting(false);
     if (code && !this.entered) this.problems.show({ code });
     else this.showDevices();
+  }
+
+  skip() {
+    this.without = true;
+    this.showDevices();
   }
 
   showDevices() {
@@ -260,7 +267,7 @@ class Room {
 
   comeBack() {
     this.end = null;
-    this.asked = false;
+    this.asked = this.without;
     this.entered = true;
     void this.reopen();
     this.client.join();
@@ -273,8 +280,10 @@ class Room {
     this.equipment.stop();
     stayAwake(false);
     if (detail.code === 'room_ended') return this.showEnd({ by: 'before', reason: detail.reason });
-    this.asked = false;
+    this.asked = this.without;
     this.problems.show(detail);
+    const opensInMs = detail.code === 'link_not_yet' ? new Date(detail.reason).getTime() - Date.now() : NaN;
+    if (opensInMs < TIMER_LIMIT_MS) setTimeout(() => this.client.connect(), Math.max(opensInMs, 0) + 1000);
   }
 
   retry() {
@@ -303,9 +312,10 @@ class Room {
 
   drawLanguage() {
     const other = this.words.language === 'fr' ? 'en' : 'fr';
-    const control = find('[data-language]');
-    control.lang = other;
-    control.textContent = other === 'fr' ? 'Français' : 'English';
+    for (const control of all('[data-language]')) {
+      control.lang = other;
+      control.textContent = other === 'fr' ? 'Français' : 'English';
+    }
   }
 
   /** @param {import('./i18n.js').Language} language */

@@ -71,7 +71,7 @@ export class DevicePicker {
     }
     select.replaceChildren(...options);
     select.disabled = !devices.length;
-    if (current) select.value = current;
+    if (devices.some((device) => device.id === current)) select.value = current;
   }
 
   /** @param {number} level */

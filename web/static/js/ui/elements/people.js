@@ -50,9 +50,10 @@ export class People extends EventTarget {
    * @param {import('../../rtc/peer.js').Peer[]} peers
    */
   showPresent(peers) {
+    find('[data-nobody-present]', this.root).hidden = peers.length > 0;
     this.sync(find('[data-present]', this.root), 'present', peers, (row, peer) => {
       const words = [this.words.say(`role.${peer.role}`)];
-      if (peer.connection === 'reconnecting') words.push(this.words.say('people.reconnecting'));
+      if (peer.connection === 'reconnecting') words.push(this.words.say('people.reconnecting_state'));
       else {
         words.push(this.words.say(`people.microphone_${peer.microphone}`));
         words.push(this.words.say(`people.camera_${peer.camera}`));
@@ -75,7 +76,7 @@ export class People extends EventTarget {
     const minutes = Math.floor((performance.now() - visitor.until) / 60_000);
     const state = visitor.connection === 'reconnecting' ? 'reconnecting' : visitor.state;
     const since = minutes < 1 ? this.words.say('people.just_now') : this.words.say('people.minutes', { minutes });
-    return [this.words.say(`role.${visitor.role}`), this.words.say(`people.${state}_state`), since].join(' · ');
+    return `${this.words.say(`role.${visitor.role}`)} · ${this.words.say(`people.${state}_state`)} ${since}`;
   }
 
   /**

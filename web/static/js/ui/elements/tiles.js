@@ -29,7 +29,10 @@ export class Tiles extends EventTarget {
     if (!tile) {
       tile = copy('tile');
       this.words.render(tile);
-      find('video', tile).dataset.peer = peer.id;
+      const picture = /** @type {HTMLVideoElement} */ (find('video', tile));
+      picture.dataset.peer = peer.id;
+      const shape = tile;
+      picture.addEventListener('resize', () => shape.toggleAttribute('data-wide', picture.videoWidth > picture.videoHeight));
       this.tiles.set(peer.id, tile);
       this.root.append(tile);
     }
