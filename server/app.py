@@ -65,6 +65,7 @@ async def build(config: Config) -> web.Application:
         config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = await Store.open(config.store_url)
         stack.push_async_callback(store.close)
+        metrics.watch_store(store.statistics)
 
         turn_secret = load_secret(config)
         ice = IceServerSource(config.turn, turn_secret)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -24,9 +24,10 @@ _MAX_TEMPLATE = 120
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-def setup(config: LogConfig) -> None:
-    """Send our events and the libraries' warnings to standard error, for the whole process."""
-    as_json = config.format == "json" or (config.format == "auto" and not sys.stderr.isatty())
+def setup(config: LogConfig, out: TextIO | None = None) -> None:
+    """Send our events and the libraries' warnings to standard error (or `out`), for the whole process."""
+    out = out or sys.stderr
+    as_json = config.format == "json" or (config.format == "auto" and not out.isatty())
     renderer: Any = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if as_json
@@ -41,7 +42,7 @@ def setup(config: LogConfig) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.level]),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
     # Libraries log what we would not (requests, parameters) below warning: they do not get to.

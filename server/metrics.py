@@ -7,6 +7,9 @@ of time series does not grow with use and /metrics tells nothing about anybody.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Protocol
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -17,7 +20,9 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -85,6 +90,34 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
+    def watch_store(self, statistics: StoreStatistics) -> None:
+        """Show what becomes of the facts that the store writes behind, read at each scrape."""
+        self.registry.register(_StoreCollector(statistics))
+
     def exposition(self) -> bytes:
         """Return the text that Prometheus scrapes, of type `CONTENT_TYPE`."""
         return generate_latest(self.registry)
+
+
+class StoreStatistics(Protocol):
+    """What `Store.statistics` counts."""
+
+    queued: int
+    written: int
+    failures: int
+    rejected: int
+    lost: int
+
+
+class _StoreCollector(Collector):
+    def __init__(self, statistics: StoreStatistics) -> None:
+        self._statistics = statistics
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._statistics
+        yield GaugeMetricFamily("colloque_store_queued", "Facts that wait for the database.", now.queued)
+        fates = CounterMetricFamily("colloque_store_facts", "Facts, by what became of them.", labels=["fate"])
+        for fate, count in (("written", now.written), ("rejected", now.rejected), ("lost", now.lost)):
+            fates.add_metric([fate], count)
+        yield fates
+        yield CounterMetricFamily("colloque_store_failures", "Writes to be tried again.", now.failures)

@@ -11,12 +11,14 @@ it choked on), so a log gets `describe(error)` instead: types and places, which 
 from __future__ import annotations
 
 import traceback
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-_MAX_FRAMES = 12
-"""The innermost frames tell where; the outermost are always the same event loop."""
+_ROOT = Path(__file__).resolve().parent.parent
+_MAX_CAUSES = 5
+_MAX_PLACES = 8
 
 
 class Private(Generic[T]):
@@ -43,19 +45,17 @@ class Private(Generic[T]):
     __str__ = __repr__
 
 
-def describe(error: BaseException) -> dict[str, object]:
-    """Return what a log may say of an exception: its type, those that caused it, and where it was raised.
+def describe(error: BaseException) -> dict[str, Any]:
+    """Return what a log may say of an exception: its type, those that caused it, and where it came through our code.
 
     Never its message, its arguments or a local variable.
     """
     types: list[str] = []
-    places: list[str] = []
     link: BaseException | None = error
-    while link is not None and len(types) < _MAX_FRAMES:
+    while link is not None and len(types) < _MAX_CAUSES:
         types.append(type(link).__qualname__)
-        places += [
-            f"{frame.f_code.co_filename.rpartition('/site-packages/')[2]}:{line} {frame.f_code.co_name}"
-            for frame, line in traceback.walk_tb(link.__traceback__)
-        ][-_MAX_FRAMES:]
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-    return {"error": " < ".join(types), "at": places}
+    frames = [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    ours = [f"{file.relative_to(_ROOT)}:{line}" for file, line in frames if file.is_relative_to(_ROOT / "server")]
+    deepest = [f"{file.parent.name}/{file.name}:{line}" for file, line in frames[-1:] if _ROOT not in file.parents]
+    return {"error": " < ".join(types), "at": ours[-_MAX_PLACES:] + deepest}

@@ -193,7 +193,7 @@ async def serve(
         assert runner.server is not None
         guard = Guard(runner.server, config.http, app[METRICS], base_headers(config.public_origin))
         server = await guard.listen(listener, context)
-        _log.info("listening", origin=config.public_origin)
+        _log.info("listening", origin=config.public_origin, port=config.http.port)
         if args.demo:
             demo.show(await demo.prepare(app[STORE], config.public_origin), qr=args.lan)
         if args.tls_self_signed:

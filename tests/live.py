@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -40,7 +39,10 @@ class Live:
         self.store = store
         """The same database, opened from the test: for looking, and for what the API has no words for."""
         self.key = key
+        self.port = 0
         self.origin = ""
+        self.public_origin = ""
+        """What links begin with: `origin`, unless `http.public_url` says otherwise."""
         self.process: asyncio.subprocess.Process
         self.api: aiohttp.ClientSession
         self._log: list[str] = []
@@ -63,11 +65,6 @@ class Live:
     def events(self) -> list[dict[str, Any]]:
         """The events of the log."""
         return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
-
-    @property
-    def port(self) -> int:
-        """Where it listens on 127.0.0.1."""
-        return urlsplit(self.origin).port or 0
 
     async def event(self, name: str) -> dict[str, Any]:
         """Return the first event of this name in the log, waiting for it if need be."""
@@ -120,7 +117,10 @@ class Live:
             asyncio.create_task(self._read(self.process.stderr, self._log)),
         ]
         try:
-            self.origin = (await self.event("listening"))["origin"]
+            listening = await self.event("listening")
+            self.port, self.public_origin = listening["port"], listening["origin"]
+            behind_a_name = "COLLOQUE_HTTP__PUBLIC_URL" in environment
+            self.origin = f"http://localhost:{self.port}" if behind_a_name else self.public_origin
             self.api = aiohttp.ClientSession(self.origin, headers={"Authorization": f"Bearer {self.key}"})
             async with self.api.get("/readyz", ssl=False) as answer:
                 assert answer.status == 200, await answer.text()

@@ -1,6 +1,7 @@
 """A participant without a browser: one WebSocket, scripted message by message."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -20,26 +21,35 @@ class Participant:
         self._http = http
         self.socket = socket
         self.received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.id = ""
+        self.welcome: dict[str, Any] = {}
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def connect(cls, live: Live, **headers: str) -> Self:
+    async def connect(cls, live: Live, headers: Mapping[str, str] | None = None) -> Self:
         """Open a socket as our own page would; say nothing."""
-        http = aiohttp.ClientSession(headers={"Origin": live.origin, **headers})
-        return cls(http, await http.ws_connect(f"{live.origin}/ws"))
+        http = aiohttp.ClientSession(headers={"Origin": live.origin, **(headers or {})})
+        try:
+            return cls(http, await http.ws_connect(f"{live.origin}/ws"))
+        except BaseException:
+            await http.close()
+            raise
 
     @classmethod
-    async def arrive(cls, live: Live, url: str, **hello: Any) -> Self:
+    async def arrive(cls, live: Live, url: str, headers: Mapping[str, str] | None = None, **hello: Any) -> Self:
         """Open a link and be welcomed."""
         path, _, secret = url.partition("#")
         tenant = urlsplit(path).path.split("/")[2]
-        self = await cls.connect(live)
+        self = await cls.connect(live, headers)
         await self.send(
             "hello", **{"version": VERSION, "tenant": tenant, "instance": new_id(), "secret": secret} | hello
         )
-        self.id = (await self.next("welcome"))["id"]
+        self.welcome = await self.next("welcome")
         return self
+
+    @property
+    def id(self) -> str:
+        """The participant id we were given."""
+        return str(self.welcome["id"])
 
     async def send(self, kind: str, **members: Any) -> None:
         await self.socket.send_json({"type": kind, **members})
