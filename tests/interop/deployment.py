@@ -1,7 +1,7 @@
 """A whole deployment in the lab: one address, port 443, our server with its coturn, and nginx in front. [IO]
 
-Everything as an operator has it: one TOML file, `colloque serve`, and nginx with what `colloque turn nginx` prints. Browsers
-run inside the sites, find the names in their /etc/hosts, and trust the lab's authority and nobody else.
+Everything as an operator has it: one TOML file, `colloque serve`, and nginx with what `colloque turn nginx` prints.
+Browsers run inside the sites, find the names in their /etc/hosts, and trust the lab's authority and nobody else.
 """
 
 from __future__ import annotations
@@ -118,10 +118,12 @@ class Deployment:
 
     @contextlib.asynccontextmanager
     async def consultation(self, clinic: Site, home: Site) -> AsyncIterator[tuple[Person, Person]]:
-        """Bring a clinician and a patient to the moment before the last click: the patient waits, the clinician is in."""
+        """Bring two people to the moment before the last click: the patient waits, the clinician is in the room."""
         links = await self.room("clinician", "patient")
         async with self.browser(clinic, 1) as one, self.browser(home, 2) as two:
             clinician, patient = Person(await one.new_page(), 1), Person(await two.new_page(), 2)
+            for person in (clinician, patient):
+                await person.page.add_init_script(_WATCH_FRAMES)
             for person, link, enter in ((clinician, links[0], "join"), (patient, links[1], "enter-waiting")):
                 await person.page.goto(link)
                 if await until_state(person.page, "welcome", "devices") == "welcome":
@@ -133,7 +135,7 @@ class Deployment:
 
 
 async def admit(clinician: Person, patient: Person) -> tuple[float, float]:
-    """The clinician's click that begins the conversation; return the seconds until each has a decoded frame of the other."""
+    """The click that begins the conversation; return the seconds until each has a decoded frame of the other."""
     button = '[data-testid="admit"]:visible'
     await clinician.page.wait_for_selector(button)
     waits = [asyncio.create_task(person.page.evaluate(_FIRST_FRAME)) for person in (clinician, patient)]
@@ -145,8 +147,11 @@ async def admit(clinician: Person, patient: Person) -> tuple[float, float]:
 
 
 async def chosen_pair(person: Person) -> dict[str, Any]:
-    """Return the candidate types of the pair that carries media, as `getStats` tells: `local`, `remote`, `protocol` (of the
-    relay, when the local one is relayed), `localAddress`, `remoteAddress`."""
+    """Return what `getStats` tells of the pair that carries media.
+
+    `local` and `remote` are candidate types, `localAddress` and `remoteAddress` theirs; `protocol` is how the relay is
+    reached when the local one is relayed.
+    """
     return dict(await person.page.evaluate(_CHOSEN_PAIR))
 
 
@@ -160,6 +165,24 @@ async def participant(person: Person) -> str:
     return str(await person.page.evaluate("__colloque.client.self.id"))
 
 
+async def back_after(person: Person, since_s: float, *, within_s: float = 20.0) -> float:
+    """Wait until the other's picture moves again for good, and return how many seconds after `since_s` that began.
+
+    For good: new decoded frames for a second, with no pause above 0.7 s. What was still in the jitter buffer when the
+    network went does not count, because the pause comes after it.
+
+    Args:
+        person: Who looks.
+        since_s: Unix time of the event.
+        within_s: How long to wait, from now.
+
+    Raises:
+        playwright.TimeoutError: It does not.
+    """
+    found = await person.page.wait_for_function(_STEADY_SINCE, arg=since_s * 1000, timeout=within_s * 1000)
+    return (float(await found.json_value()) - since_s * 1000) / 1000
+
+
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Deployment]:
     """Build a lab and a deployment in it, and take both down."""
@@ -167,8 +190,8 @@ def running(folder: Path) -> Iterator[Deployment]:
         yield Deployment(lab, folder)
 
 
-# `totalVideoFrames` counts what the element was given after decoding; `requestVideoFrameCallback` waits for a compositor,
-# which a headless browser on a busy machine runs when it likes.
+# `totalVideoFrames` counts what the element was given after decoding; `requestVideoFrameCallback` waits for a
+# compositor, which a headless browser on a busy machine runs when it likes.
 _FIRST_FRAME = """() => new Promise((resolve, reject) => {
   const timer = setInterval(() => {
     const video = document.querySelector('video[data-peer]');
@@ -176,6 +199,24 @@ _FIRST_FRAME = """() => new Promise((resolve, reject) => {
   }, 10);
   setTimeout(() => { clearInterval(timer); reject(new Error('no decoded frame within 20 s')); }, 20_000);
 })"""
+
+# Every time a new decoded frame was seen, in this page load.
+_WATCH_FRAMES = """globalThis.__seen = []; let before = 0;
+setInterval(() => {
+  const frames = document.querySelector('video[data-peer]')?.getVideoPlaybackQuality().totalVideoFrames ?? 0;
+  if (frames > 0 && frames !== before) __seen.push(Date.now());
+  before = frames;
+}, 20);"""
+
+_STEADY_SINCE = """since => {
+  let start = null, last = null;
+  for (const at of __seen) {
+    if (at < since) continue;
+    if (last === null || at - last > 700) start = at;
+    last = at;
+  }
+  return start !== null && last - start >= 1000 && Date.now() - last < 700 ? start : false;
+}"""
 
 _REPORT = """
   const [peer] = __colloque.client.peers.values();

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
+import itertools
 import os
 import shutil
 import signal
@@ -30,6 +32,10 @@ PUBLIC_ADDRESS = "45.80.0.10"
 Kind = Literal["open", "cone", "symmetric", "only-443"]
 """`open`: a public address. `cone`: keeps the port per inside socket. `symmetric`: another port for each destination.
 `only-443`: a symmetric NAT that lets nothing out but TCP to port 443."""
+
+_LOCK = "/run/lock/colloque-natlab"
+_LOCK_PATIENCE_S = 600.0
+"""The tests of the network that take longest need less."""
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -92,7 +98,7 @@ class Namespace:
         """Give the programs of this namespace an /etc/hosts of their own."""
         folder = Path("/etc/netns") / self.name
         folder.mkdir(parents=True, exist_ok=True)
-        # With the final dot too: Chromium asks for the names of STUN servers so, and a hosts file is compared literally.
+        # With the final dot too: Chromium asks for STUN servers so, and a hosts file is compared literally.
         lines = ["127.0.0.1 localhost", *(f"{address} {name} {name}." for name, address in names.items())]
         (folder / "hosts").write_text("\n".join(lines) + "\n")
 
@@ -167,7 +173,7 @@ class Site:
         self._lab = lab
         self.computer = Namespace(f"site{number}")
         self._router: Namespace | None = None
-        near = f"s{number}"
+        near = self._near = f"s{number}"
         public_side, outside = (f"45.80.{number}.1", f"45.80.{number}.2")
         self._inside, self._gateway = f"192.168.{number}.2", f"192.168.{number}.1"
         if kind == "open":
@@ -203,24 +209,31 @@ class Site:
             router.run("iptables", "-A", "FORWARD", *only)
             router.run("iptables", "-A", "FORWARD", "-i", "in", "-j", "DROP")
 
-    def cut(self) -> None:
-        """Pull the cable of the computer: nothing passes, the interface goes down as a Wi-Fi does."""
+    def unplug(self) -> None:
+        """Take the computer's network away: the interface goes down, as a Wi-Fi does, and the browser is told."""
         self.computer.run("ip", "link", "set", "eth0", "down")
 
-    def mend(self) -> None:
-        """Plug it in again, with the same address and route."""
+    def plug_in(self) -> None:
+        """Give it back, with the same address and route."""
         self.computer.run("ip", "link", "set", "eth0", "up")
         self.computer.run("ip", "route", "replace", "default", "via", self._gateway)
+
+    def lose_uplink(self) -> None:
+        """Lose everything behind the NAT box: the computer sees an interface that is up, and silence."""
+        self._nat_box.run("iptables", "-I", "FORWARD", "-j", "DROP")
+
+    def regain_uplink(self) -> None:
+        """Undo `lose_uplink`."""
+        self._nat_box.run("iptables", "-D", "FORWARD", "-j", "DROP")
 
     def move(self) -> str:
         """Change to another network: a new address and default route, the old ones gone. Returns the new address.
 
-        As from Wi-Fi to 4G: the NAT box gets another inside network, and forgets the flows of the old one.
+        As from one Wi-Fi to another: the NAT box has another inside network from now on. What comes back for the old
+        address is lost.
         """
-        router = self._router
-        if router is None:
-            raise LabError("an open site has no network to change to")
-        gateway, inside = f"10.7{self._number}.0.1", f"10.7{self._number}.0.2"
+        router = self._nat_box
+        gateway, inside = f"10.7.{self._number}.1", f"10.7.{self._number}.2"
         router.run("ip", "address", "flush", "dev", "in")
         router.run("ip", "address", "add", f"{gateway}/24", "dev", "in")
         self.computer.run("ip", "address", "flush", "dev", "eth0")
@@ -229,21 +242,30 @@ class Site:
         self._gateway, self._inside = gateway, inside
         return inside
 
+    @property
+    def _nat_box(self) -> Namespace:
+        if self._router is None:
+            raise LabError("an open site has no NAT box")
+        return self._router
+
     def close(self) -> None:
-        """Remove the namespaces of this site."""
+        """Remove the namespaces of this site, and its cable: the kernel is slow to remove those of dead namespaces."""
         self.computer.close()
         if self._router:
             self._router.close()
+        self._lab.public.run("sh", "-c", f"ip link delete {self._near} 2>/dev/null || true")
 
 
 class Lab:
-    """The public internet and the sites around it. Use as a context manager."""
+    """The public internet and the sites around it. Use as a context manager; only one exists at a time on a machine."""
 
     def __init__(self) -> None:
         if os.geteuid() != 0:
             raise LabError("network namespaces need root: run these tests as root")
+        self._lock = _locked()
         remove_leftovers()
         self.sites: list[Site] = []
+        self._numbers = itertools.count(1)
         self.public = Namespace("public")
         self.public.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
         self.public.run("ip", "address", "add", f"{PUBLIC_ADDRESS}/32", "dev", "lo")
@@ -252,7 +274,7 @@ class Lab:
 
     def site(self, kind: Kind) -> Site:
         """Build one more home or clinic."""
-        site = Site(self, len(self.sites) + 1, kind)
+        site = Site(self, next(self._numbers), kind)
         self.sites.append(site)
         return site
 
@@ -267,5 +289,24 @@ class Lab:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.clear()
-        self.public.close()
+        try:
+            self.clear()
+            self.public.close()
+            remove_leftovers()
+        finally:
+            self._lock.close()
+
+
+def _locked() -> IO[str]:
+    """Wait until no other lab is up on this machine; closing the file lets the next one in."""
+    lock = open(_LOCK, "w")  # noqa: SIM115  (held for the life of the lab)
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                lock.close()
+                raise LabError(f"another lab has held {_LOCK} for {_LOCK_PATIENCE_S:g} s") from None
+            time.sleep(0.2)
