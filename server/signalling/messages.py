@@ -87,7 +87,7 @@ class SessionDescription(Hidden, frozen=True, kw_only=True, rename="camel"):
     sdp: Sdp
 
 
-class IceCandidate(Hidden, frozen=True, kw_only=True, rename="camel"):
+class IceCandidate(Hidden, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """RTCIceCandidateInit; an empty `candidate` says that there are no more (RFC 8838)."""
 
     candidate: Annotated[str, Meta(max_length=1024)]
