@@ -5,6 +5,14 @@
 
 import { Log } from '../../../web/static/js/rtc/log.js';
 
+// Node 18 has no CustomEvent; browsers and later Nodes do.
+globalThis.CustomEvent ??= class CustomEvent extends Event {
+  constructor(type, init) {
+    super(type, init);
+    this.detail = init?.detail ?? null;
+  }
+};
+
 export const silent = new Log('silent');
 
 /** Let everything that has been promised happen. */
