@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import json
+import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -215,8 +217,8 @@ def public_tree(config: Config) -> dict[str, Any]:
             for setting in dataclasses.fields(getattr(config, name)):
                 if setting.metadata.get("secret") and section[setting.name]:
                     section[setting.name] = "(set)"
-    if "@" in config.store.url:
-        tree["store"]["url"] = config.store.url.split(":", 1)[0] + "://(set)"
+    if config.store.url and not config.store.url.startswith("sqlite"):
+        tree["store"]["url"] = config.store.url.partition(":")[0] + ":(set)"
     return tree
 
 
@@ -241,6 +243,8 @@ def _overlay(tree: dict[str, Any], environment: Mapping[str, str]) -> None:
         node, default = tree, Config()
         for section in sections:
             node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"{name}: `{section}` is a value, or given as one, and cannot hold another")
             default = getattr(default, section, default)
         is_list = isinstance(getattr(default, leaf, None), tuple)
         node[leaf] = [part.strip() for part in value.split(",") if part.strip()] if is_list else value
@@ -264,15 +268,14 @@ def _check(config: Config) -> None:
     http, signalling, turn = config.http, config.signalling, config.turn
     if (http.tls_cert is None) != (http.tls_key is None):
         raise ConfigError("`http.tls_cert` and `http.tls_key` go together: set both, or none for plain HTTP")
-    if not 0 <= http.port <= 65_535:
-        raise ConfigError("`http.port` is a TCP port, 0 to 65535")
+    _check_numbers(config, "")
     for proxy in http.trusted_proxies:
         try:
             ipaddress.ip_network(proxy, strict=False)
         except ValueError:
             raise ConfigError(f"`http.trusted_proxies`: {proxy} is not an address or a network") from None
-    if http.public_url and not http.public_url.startswith(("http://", "https://")):
-        raise ConfigError("`http.public_url` is an origin such as https://video.example.org")
+    if http.public_url and not re.fullmatch(r"https?://[^/?#@\s]+/?", http.public_url):
+        raise ConfigError("`http.public_url` is an origin such as https://video.example.org, without a path")
     if signalling.dead_after_s < 2 * signalling.ping_interval_s:
         raise ConfigError("`signalling.dead_after_s` must leave room for two pings: at least twice `ping_interval_s`")
     if turn.relay_min_port > turn.relay_max_port:
@@ -281,3 +284,16 @@ def _check(config: Config) -> None:
         raise ConfigError(
             "`turn.secret` is missing: the same value as coturn's static-auth-secret, or `turn.managed = true`"
         )
+
+
+def _check_numbers(settings: Any, place: str) -> None:
+    """Refuse ports that are none, and times and bounds that are not above zero."""
+    for setting in dataclasses.fields(settings):
+        name, value = place + setting.name, getattr(settings, setting.name)
+        if dataclasses.is_dataclass(value):
+            _check_numbers(value, f"{name}.")
+        elif name.endswith("port"):
+            if not (name != "http.port") <= value <= 65_535:
+                raise ConfigError(f"`{name}` is a port, at most 65535")
+        elif isinstance(value, int | float) and not 0 < value < math.inf and value is not False:
+            raise ConfigError(f"`{name}` is above zero, and finite")
