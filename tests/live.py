@@ -103,6 +103,8 @@ class Live:
 
     async def start(self, arguments: tuple[str, ...], environment: Mapping[str, str]) -> None:
         """Start the process and wait until /readyz says yes."""
+        self._started_with = arguments, environment
+        self._streams_open = 2
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "server", "serve", *arguments,
             cwd=ROOT,
@@ -147,6 +149,14 @@ class Live:
             raise AssertionError(f"the server did not end within {_STOP_S} s:\n{self.log}") from None
         await asyncio.gather(*self._readers)
         return status
+
+    async def restart(self) -> None:
+        """Start again after `stop`, on the same port with the same data; `log` and `output` begin anew."""
+        await self.api.close()
+        self._log.clear()
+        self._output.clear()
+        arguments, environment = self._started_with
+        await self.start(arguments, {**environment, "COLLOQUE_HTTP__PORT": str(self.port)})
 
     async def kill(self) -> None:
         """End the process without a chance to clean up."""
