@@ -22,7 +22,7 @@ async def test_one_signal_drains(number):
         started = time.monotonic()
         status = await live.stop(number)
         assert status == 0
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 8
         told = await patient.next("goingAway")
         assert told["retryAfterMs"] >= 0
         assert await patient.closed() == 1012
@@ -61,7 +61,7 @@ async def test_two_signals_end_it_at_once():
         await live.event("draining")
         started = time.monotonic()
         assert await live.stop(signal.SIGINT) == 130
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 2, "draining would take 3 s"
         writer.close()
 
 
