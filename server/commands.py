@@ -67,12 +67,17 @@ def _group(subparsers: Any, name: str, text: str) -> Any:
 def _command(group: Any, name: str, text: str, func: _Command) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = group.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(func=func)
+    parser.add_argument("--config", metavar="FILE", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return parser
+
+
+def _json_option(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="for scripts: JSON on standard output")
     return parser
 
 
 def _on_database(group: Any, name: str, text: str, work: _Work) -> argparse.ArgumentParser:
-    return _command(group, name, text, lambda args, config: _run(work, args, config))
+    return _json_option(_command(group, name, text, lambda args, config: _run(work, args, config)))
 
 
 def _on_server(group: Any, name: str, text: str, work: _Work) -> argparse.ArgumentParser:
@@ -159,19 +164,15 @@ def _add_link(group: Any) -> None:
 
 
 def _add_config(group: Any) -> None:
-    _command(group, "check", "check the settings, and say what is wrong with them", _config_check)
-    _command(group, "show", "show the settings in force, secrets hidden", _config_show)
+    _json_option(_command(group, "check", "check the settings, and say what is wrong with them", _config_check))
+    _json_option(_command(group, "show", "show the settings in force, secrets hidden", _config_show))
 
 
 def _add_turn(group: Any) -> None:
-    group.add_parser("config", help="print coturn's configuration; it holds the secret").set_defaults(
-        func=lambda _args, config: _print(render_coturn(config, load_secret(config)))
-    )
-    group.add_parser("nginx", help="print the configuration of nginx in front of server and coturn").set_defaults(
-        func=lambda _args, config: _print(render_nginx(config))
-    )
-    group.add_parser("run", help="run coturn in the foreground until Ctrl-C").set_defaults(
-        func=lambda _args, config: _run(_turn_run, _args, config)
+    _command(group, "config", "print coturn's configuration, which holds the secret", _turn_config)
+    _command(group, "nginx", "print the configuration of nginx in front of server and coturn", _turn_nginx)
+    _command(
+        group, "run", "run coturn in the foreground until Ctrl-C", lambda args, config: _run(_turn_run, args, config)
     )
 
 
@@ -399,6 +400,14 @@ def _config_check(args: argparse.Namespace, config: Config) -> int:
 def _config_show(args: argparse.Namespace, config: Config) -> int:
     tree = settings.public_tree(config)
     return _print(json.dumps(tree, indent=2, ensure_ascii=False) if args.json else settings.toml(tree))
+
+
+def _turn_config(_args: argparse.Namespace, config: Config) -> int:
+    return _print(render_coturn(config, load_secret(config)))
+
+
+def _turn_nginx(_args: argparse.Namespace, config: Config) -> int:
+    return _print(render_nginx(config))
 
 
 async def _turn_run(_args: argparse.Namespace, config: Config) -> int:
