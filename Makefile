@@ -14,7 +14,6 @@ run: ## start the server with a demo room and print its links; ARGS="--lan --tls
 	@exec $(BIN)/colloque serve --demo $(ARGS)
 
 test: check ## every check, then every test; ARGS="tests/server -k demux" for some of them
-	@node --test --test-reporter=spec tests/web/unit/*.test.js
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: ## formatting, lint, types of Python and of the browser's JavaScript

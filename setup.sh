@@ -60,6 +60,7 @@ look_for_test_tools() {
     has certutil || need libnss3-tools
     has ip || need iproute2
     has iptables || need iptables
+    has sysctl || need procps
     has openssl || need openssl
     has git || need git
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || need postgresql

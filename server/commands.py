@@ -6,6 +6,8 @@
     config, turn    read the settings
 
 People get a table or a sentence, scripts `--json`. Exit status: 0 done, 1 not done (standard error says why), 2 misuse.
+
+Above 500 lines, but one thing: a table of commands, each a few lines over the store, the API or the settings.
 """
 
 from __future__ import annotations
