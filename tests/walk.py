@@ -59,7 +59,7 @@ async def who_am_i(page: Page) -> str:
 
 async def until_online(page: Page, *, timeout: float = 20_000) -> None:
     """Wait until the page has its link to the server."""
-    await page.wait_for_function("__colloque.client.signalling === 'online'", timeout=timeout)
+    await page.wait_for_function("() => __colloque.client.signalling === 'online'", timeout=timeout)
 
 
 async def until_told(page: Page, selector: str, text: str, *, timeout: float = 20_000) -> None:

@@ -1,4 +1,4 @@
-"""The seat outlives everything but the end of the room: reloads, a second device, a restart of the server, being sent back.
+"""The seat outlives everything but the end of the room: reloads, a second device, restarts, being sent back.
 
 All through the real pages; nobody clicks unless the page asks them to.
 """
