@@ -50,8 +50,8 @@ class Person:
                 return message
 
     async def hello(self, secret: str | None = None, **members: Any) -> dict[str, Any]:
-        base = {"version": 1, "tenant": "clinique", "instance": "page"}
-        await self.send("hello", **base, **({"secret": secret} if secret else {}), **members)
+        base = {"version": 1, "tenant": "clinique", "instance": "page", **({"secret": secret} if secret else {})}
+        await self.send("hello", **(base | members))
         return await self.next()
 
 
