@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self, TypeVar
@@ -101,16 +102,16 @@ class Store:
         Raises:
             ConfigError: A URL that is neither, a database that does not answer, or one of a newer version.
         """
-        store = cls(tables.open_engine(url))
         try:
-            await store._prepare()
-        except DATABASE_ERRORS as error:
-            await store._engine.dispose()
+            store = cls(tables.open_engine(url))
+            try:
+                await store._prepare()
+            except BaseException:
+                await store._engine.dispose()
+                raise
+        except (*DATABASE_ERRORS, sqlite3.Error) as error:
             reason = str(getattr(error, "orig", None) or error).splitlines()[0]
             raise ConfigError(f"`store.url`: the database cannot be opened: {reason}") from None
-        except ConfigError:
-            await store._engine.dispose()
-            raise
         store._queue.start()
         return store
 

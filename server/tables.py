@@ -6,6 +6,8 @@ of anything younger than its tenant's retention. `Store.purge` deletes by the sa
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -213,10 +215,11 @@ for _dialect, _statements in _GUARDS.items():
 
 
 def open_engine(url: str) -> AsyncEngine:
-    """Return the engine of a database URL; connects to nothing yet.
+    """Return the engine of a database URL. PostgreSQL is not connected to yet.
 
     Raises:
         ConfigError: A URL of neither SQLite nor PostgreSQL.
+        sqlite3.Error: A file that cannot be opened, or that is something else.
     """
     try:
         parsed = sa.make_url(url)
@@ -235,6 +238,9 @@ def open_engine(url: str) -> AsyncEngine:
         )
     engine = create_async_engine(parsed, hide_parameters=True)  # an error message quotes no name and no digest
     if engine.dialect.name == "sqlite":
+        # Tried here first, because aiosqlite leaves a thread behind when it cannot open a file.
+        with contextlib.closing(sqlite3.connect(str(parsed.database))) as connection:
+            _set_up_sqlite(connection, None)
         sa.event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     return engine
 

@@ -112,6 +112,9 @@ async def test_an_unusable_url_is_refused(bad: str):
 async def test_a_database_that_cannot_be_opened_is_a_setting_to_correct(tmp_path: Path):
     with pytest.raises(ConfigError, match="cannot be opened"):
         await Store.open(f"sqlite:///{tmp_path / 'missing' / 'file.db'}")
+    (tmp_path / "poem.txt").write_text("Il pleure dans mon coeur comme il pleut sur la ville. " * 100)
+    with pytest.raises(ConfigError, match="not a database"):
+        await Store.open(f"sqlite:///{tmp_path / 'poem.txt'}")
     with pytest.raises(ConfigError, match="cannot be opened") as caught:
         await Store.open(f"postgresql://somebody:canary-password@/nothing?host={tmp_path}")
     assert "canary-password" not in str(caught.value)
