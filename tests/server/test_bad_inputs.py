@@ -3,9 +3,9 @@
 Every row is something that a stranger, a broken page or a hostile one may send, with the refusal it gets. All rows meet
 the same server process; meanwhile a clinician and a patient next door exchange messages without pause. Their median is
 asserted after each row and their p99 at the end, against an echo that no row touches, which shows what the machine
-itself is to blame for. What needs a browser or a network of its own is tested beside it (slow HTTP heads: `test_httpguard.py`;
-TURN: `tests/interop/test_coturn.py`); forged tokens and ugly descriptions also without sockets (`test_auth.py`,
-`test_negotiation.py`).
+itself is to blame for. What needs a browser or a network of its own is tested beside it (slow HTTP heads:
+`test_httpguard.py`; TURN: `tests/interop/test_coturn.py`); forged tokens and ugly descriptions also without sockets
+(`test_auth.py`, `test_negotiation.py`).
 """
 
 import asyncio

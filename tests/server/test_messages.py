@@ -1,6 +1,7 @@
 """The grammar of the wire: what decodes, what is refused and how, and the browser's types."""
 
 import json
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -131,6 +132,15 @@ def test_tags_are_unique_each_way():
 def test_the_browsers_types_are_current():
     """Otherwise: `python -m server.signalling.messages > web/static/js/rtc/messages.d.ts`."""
     assert (ROOT / "web/static/js/rtc/messages.d.ts").read_text() == declarations()
+
+
+def test_every_example_of_the_protocol_document_decodes():
+    """And there is one of each."""
+    text = (ROOT / "server/signalling/PROTOCOL.md").read_text()
+    blocks = [block.splitlines() for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
+    for union, lines in zip((ClientMessage, ServerMessage), blocks, strict=True):
+        examples = [msgspec.json.decode(line, type=union) for line in lines]
+        assert {type(example) for example in examples} == set(get_args(union))
 
 
 def test_the_protocol_document_names_every_message_member_and_code():
