@@ -37,7 +37,7 @@ from server.signalling.messages import (
     Welcome,
     tag,
 )
-from server.signalling.session import ACCEPTS, ORDERS, HelloReceived, Phase
+from server.signalling.session import ACCEPTS, ORDERS, HelloReceived, Phase, Session
 from tests.pair import WALL, Client, Desk, Link
 
 HELLO = Hello(version=1, tenant="clinique", instance="page", secret="s")
@@ -323,6 +323,7 @@ def test_no_order_of_messages_breaks_the_machines(steps, data):
     for room in desk.registry.rooms.values():
         for person in room.participants.values():
             if person.session is not None:
+                assert isinstance(person.session, Session)
                 assert person.session.participant is person
                 assert not person.seat.closed
             if person.seat.resume_digest:
