@@ -48,9 +48,7 @@ import { StatsPoller } from './stats.js';
  * @property {Platform} [platform] the browser's parts; replaced in tests
  */
 
-/** TURN credentials younger than this need no refresh before an ICE restart; they live for 600 s. */
-const FRESH_ICE_SERVERS_MS = 20_000;
-/** Without an answer, restart with the servers we have: a running allocation outlives its credentials. */
+/** Without an answer, go on with the servers we have: a running allocation outlives its credentials. */
 const ICE_SERVERS_TIMEOUT_MS = 1000;
 /** After a restart of the server, until everybody has found it again; it spreads them over less. */
 const CONFIRM_PEERS_MS = 15_000;
@@ -248,7 +246,7 @@ export class Client extends EventTarget {
 
   /** Find new network paths to everybody, without hiding the picture. Happens by itself when the network changes. */
   restartIce() {
-    for (const peer of this.#peers.values()) peer.weAreBack(true);
+    this.#signalling.wake(true); // the others restart towards us, or we towards them, once we are back
   }
 
   /** Start over with everybody, in the same seat, as a reload does: the last thing to try when sound or picture stays away. */
@@ -357,8 +355,10 @@ export class Client extends EventTarget {
         this.#onState(message);
         break;
       case 'peerJoined':
-      case 'peerChanged':
         this.#updatePeer(message.peer);
+        break;
+      case 'peerChanged':
+        this.#updatePeer(message.peer, true);
         break;
       case 'peerLeft':
         this.#dropPeer(message.id, message.why);
@@ -378,6 +378,8 @@ export class Client extends EventTarget {
         break;
       case 'occupied':
         this.#signalling.close();
+        this.#closePeers(); // taken while we were away
+        if (this.#state !== 'connecting') this.#setState('connecting');
         this.#emit('occupied', {});
         break;
       case 'refused':
@@ -421,7 +423,7 @@ export class Client extends EventTarget {
     const present = new Set(infos.map((info) => info.id));
     for (const peer of [...this.#peers.values()]) {
       if (present.has(peer.id)) continue;
-      if (moved || peer.media !== 'connected') this.#dropPeer(peer.id, 'left');
+      if (peer.media !== 'connected') this.#dropPeer(peer.id, 'left');
       else this.#unconfirmed.add(peer.id); // the server has restarted, and they have not come back to it yet
     }
     if (this.#unconfirmed.size > 0) this.#platform.setTimeout(() => this.#dropUnconfirmed(), CONFIRM_PEERS_MS);
@@ -437,12 +439,12 @@ export class Client extends EventTarget {
     this.#unconfirmed.clear();
   }
 
-  /** @param {PeerInfo} info */
-  #updatePeer(info) {
+  /** @param {PeerInfo} info @param {boolean} [news] see `Peer.update` */
+  #updatePeer(info, news = false) {
     this.#unconfirmed.delete(info.id);
     const known = this.#peers.get(info.id);
     if (known) {
-      known.update(info);
+      known.update(info, news);
       this.#emit('peerchanged', { peer: known });
       return;
     }
@@ -452,10 +454,11 @@ export class Client extends EventTarget {
       receiveOnly: this.#self?.role === 'observer',
       tracks: this.#tracks,
       iceServers: () => this.#iceServers,
-      freshIceServers: () => this.#freshIceServers(),
+      freshIceServers: (maxAgeMs) => this.#freshIceServers(maxAgeMs),
       online: () => this.#signalling.online,
       send: (message) => this.#signalling.send(message),
       suspectNetwork: () => this.#signalling.suspect(),
+      askForRestart: () => this.#signalling.wake(true),
       onTrack: (track) => this.#emit('track', { peerId: info.id, track, stream: peer.stream }),
       onMedia: (state, reason) => this.#emit('media', { peerId: info.id, state, reason }),
     });
@@ -521,9 +524,9 @@ export class Client extends EventTarget {
     for (const resolve of this.#iceServersWaiters.splice(0)) resolve();
   }
 
-  /** @returns {Promise<IceServer[]>} servers with credentials that have just been made, or after 1 s those we have */
-  async #freshIceServers() {
-    if (this.#platform.now() - this.#iceServersAt > FRESH_ICE_SERVERS_MS) {
+  /** @param {number} maxAgeMs @returns {Promise<IceServer[]>} servers with credentials this young, or after 1 s those we have */
+  async #freshIceServers(maxAgeMs) {
+    if (this.#platform.now() - this.#iceServersAt > maxAgeMs) {
       await new Promise((resolve) => {
         if (this.#iceServersWaiters.length === 0) this.#signalling.send({ type: 'refreshIceServers' });
         this.#iceServersWaiters.push(() => resolve(undefined));

@@ -7,6 +7,10 @@
  * between, and the flags of the W3C example (`makingOffer`, `isSettingRemoteAnswerPending`) are not needed. What remains of it: when two
  * offers cross, the polite side takes its own back and answers, the impolite side ignores the other's. The very first offer is the
  * impolite side's, so that the two do not cross at every start.
+ *
+ * Crossing offers are the safety net, not the plan: in Chromium 156 a rollback on the side that answered first ends its incoming video for
+ * good (the receive stream is made anew without its sink), while one on the side that made the sections does no harm. So `peer.js` has
+ * only the impolite side offer, and the polite side asks for it.
  */
 
 /**
@@ -24,7 +28,8 @@ const MAX_EARLY_CANDIDATES = 200;
  * @property {Log} log
  * @property {(description: SessionDescription) => void} sendDescription
  * @property {(candidate: IceCandidate) => void} sendCandidate
- * @property {() => Promise<void>} beforeAnswer the offer's sections are there: put our tracks into them
+ * @property {(type: 'offer' | 'answer') => Promise<void>} prepare called before each of our descriptions is made; for an answer, the
+ *   sections of the offer are there already
  */
 
 export class Negotiation {
@@ -32,7 +37,7 @@ export class Negotiation {
   #polite;
   #log;
   #sendDescription;
-  #beforeAnswer;
+  #prepare;
   /** @type {Promise<void>} */
   #queue = Promise.resolve();
   #stopped = false;
@@ -40,12 +45,12 @@ export class Negotiation {
   #early = [];
 
   /** @param {NegotiationOptions} options */
-  constructor({ connection, polite, log, sendDescription, sendCandidate, beforeAnswer }) {
+  constructor({ connection, polite, log, sendDescription, sendCandidate, prepare }) {
     this.#connection = connection;
     this.#polite = polite;
     this.#log = log;
     this.#sendDescription = sendDescription;
-    this.#beforeAnswer = beforeAnswer;
+    this.#prepare = prepare;
     connection.onnegotiationneeded = () => this.#enqueue('offer', () => this.#offer());
     connection.onicecandidate = ({ candidate }) => {
       // Through the queue, so that it follows its description: an unknown candidate would be thrown away at the other end.
@@ -63,15 +68,10 @@ export class Negotiation {
     this.#enqueue('remote_candidate', () => this.#add(candidate));
   }
 
-  /**
-   * Restart ICE (RFC 8445 section 2.4): a fresh offer follows, in place of one that may have been lost.
-   *
-   * @param {RTCConfiguration} configuration with fresh TURN credentials; running allocations are left alone
-   */
-  restart(configuration) {
+  /** Restart ICE (RFC 8445 section 2.4): a fresh offer follows, in place of one that knows nothing of our new network. */
+  restart() {
     this.#enqueue('restart', async () => {
       if (this.#connection.signalingState === 'have-local-offer') await this.#connection.setLocalDescription({ type: 'rollback' });
-      this.#connection.setConfiguration(configuration);
       this.#connection.restartIce();
     });
   }
@@ -92,6 +92,7 @@ export class Negotiation {
   async #offer() {
     if (this.#connection.signalingState !== 'stable') return; // it is asked for again once stable
     if (this.#polite && this.#connection.remoteDescription === null) return;
+    await this.#prepare('offer');
     await this.#connection.setLocalDescription();
     this.#sendLocal();
   }
@@ -112,7 +113,7 @@ export class Negotiation {
     await connection.setRemoteDescription(description); // takes our own offer back, if there is one
     for (const candidate of this.#early.splice(0)) await this.#add(candidate);
     if (description.type === 'offer') {
-      await this.#beforeAnswer();
+      await this.#prepare('answer');
       await connection.setLocalDescription();
       this.#sendLocal();
     }

@@ -3,8 +3,8 @@
  *
  * A `Peer` lasts as long as the participant is in the conversation; a `Link` (one RTCPeerConnection) as long as the page loads at both
  * ends do. When the other end reloads, a new link is made and the old picture stays until the new one has frames. The impolite
- * side makes the offers, restarts ICE, and makes a new link when restarts do not help; the polite side follows, and asks for a restart
- * itself when it was the one that moved, or when nothing happens.
+ * side makes all the offers (see negotiation.js): it restarts ICE, and makes a new link when restarts do not help. The polite side follows.
+ * When it was the one that moved, or when nothing happens, it asks by opening a new socket to the server, which tells the impolite side.
  */
 
 import { Negotiation } from './negotiation.js';
@@ -29,10 +29,11 @@ import { Negotiation } from './negotiation.js';
  * @property {boolean} receiveOnly we are an observer
  * @property {Readonly<Record<Kind, MediaStreamTrack | null>>} tracks ours, as they are now
  * @property {() => IceServer[]} iceServers
- * @property {() => Promise<IceServer[]>} freshIceServers
+ * @property {(maxAgeMs: number) => Promise<IceServer[]>} freshIceServers
  * @property {() => boolean} online whether the server hears us
  * @property {(message: Describe | Candidate) => boolean} send
- * @property {() => void} suspectNetwork
+ * @property {() => void} suspectNetwork the link to the server may be dead as well
+ * @property {() => void} askForRestart have the other end told that we are here, perhaps elsewhere
  * @property {(track: MediaStreamTrack) => void} onTrack
  * @property {(state: MediaState, reason: MediaReason) => void} onMedia
  */
@@ -43,10 +44,11 @@ const DISCONNECTED_MS = 1500;
 const CONNECT_MS = 6000;
 /** The polite side waits this much longer, so that mostly one side acts. */
 const POLITE_MS = 1500;
-/** A restart that the other side has begun this recently is the one we want. */
-const SAME_RESTART_MS = 1500;
 /** Restarts that do not help, before a new RTCPeerConnection is tried. */
 const RESTARTS_PER_LINK = 2;
+/** TURN credentials live for 600 s. A first negotiation is not made slower for the sake of younger ones; a restart takes new ones. */
+const FIRST_CREDENTIALS_MS = 240_000;
+const RESTART_CREDENTIALS_MS = 20_000;
 /** By then the old picture of a peer who reloaded is no longer worth keeping. */
 const KEEP_PICTURE_MS = 10_000;
 
@@ -64,9 +66,8 @@ export class Peer {
   #watchdog;
   /** @type {MediaState} */
   #media = 'connecting';
+  /** Since something was last connected. */
   #restarts = 0;
-  #restartedAt = -Infinity;
-  #restarting = false;
 
   /** @param {PeerInfo} info @param {PeerHost} host */
   constructor(info, host) {
@@ -130,17 +131,20 @@ export class Peer {
     this.#openLink();
   }
 
-  /** The server knows something new of them. @param {PeerInfo} info */
-  update(info) {
+  /**
+   * The server knows something of them.
+   *
+   * @param {PeerInfo} info
+   * @param {boolean} [news] something has happened: when nothing reads differently, it is that they have opened a new socket
+   */
+  update(info, news = false) {
     const before = this.#info;
     this.#info = info;
     if (info.instance !== before.instance) {
       this.#restarts = 0;
       this.#openLink();
-    } else if (info.connection === 'online' && before.connection === 'reconnecting') {
-      // They were away: what we sent meanwhile is lost, and their network may be another.
-      if (info.polite) this.#link?.negotiation.resend();
-      else void this.#restart();
+    } else if (info.connection === 'online' && (before.connection === 'reconnecting' || (news && isSame(info, before)))) {
+      this.#theyAreBack();
     }
   }
 
@@ -150,8 +154,20 @@ export class Peer {
    * @param {boolean} moved our network may be another
    */
   weAreBack(moved) {
-    if (moved || this.#media !== 'connected') void this.#restart(true);
-    else this.#link?.negotiation.resend();
+    if (this.#info.polite) {
+      if (this.#media !== 'connected') this.#watch(CONNECT_MS); // they were told, and offer
+    } else if (moved || this.#media !== 'connected') {
+      this.#restart();
+    } else {
+      this.#link?.negotiation.resend();
+    }
+  }
+
+  /** What we sent them meanwhile is lost, and their network may be another. */
+  #theyAreBack() {
+    if (this.#info.polite) return;
+    if (this.#link?.connection.signalingState === 'have-local-offer') this.#link.negotiation.resend();
+    else this.#restart();
   }
 
   /** Our track of this kind is another now. @param {Kind} kind */
@@ -167,10 +183,7 @@ export class Peer {
       this.#openLink(); // they made a new RTCPeerConnection, so do we
       if (description.type === 'answer') return; // our new one makes its own offer
     }
-    const ufrag = iceUfrag(description.sdp);
-    if (this.#link.remoteUfrag !== null && ufrag !== this.#link.remoteUfrag) this.#restartedAt = this.#host.platform.now();
     this.#link.remoteSession = session;
-    this.#link.remoteUfrag = ufrag;
     this.#link.negotiation.receiveDescription(description);
   }
 
@@ -281,24 +294,15 @@ export class Peer {
       }
     }
     this.#restarts += 1;
-    void this.#restart();
+    if (this.#info.polite) this.#host.askForRestart();
+    else this.#restart();
   }
 
-  /**
-   * @param {boolean} [evenIfRecent] the other side's restart cannot have known what we know
-   */
-  async #restart(evenIfRecent = false) {
-    const { platform, log } = this.#host;
-    if (this.#restarting || !this.#canNegotiate()) return;
-    this.#restarting = true;
-    const link = this.#link;
-    const iceServers = await this.#host.freshIceServers();
-    this.#restarting = false;
-    if (link === null || link !== this.#link || !this.#canNegotiate()) return;
-    if (!evenIfRecent && platform.now() - this.#restartedAt < SAME_RESTART_MS) return;
-    log.info('ice_restart', { peer: this.id });
-    this.#restartedAt = platform.now();
-    link.negotiation.restart(link.configuration(iceServers));
+  #restart() {
+    if (!this.#canNegotiate()) return;
+    this.#host.log.info('ice_restart', { peer: this.id });
+    this.#link?.negotiation.restart();
+    if (this.#media !== 'connected') this.#watch(CONNECT_MS);
   }
 
   /** An offer into the void would block the next one. */
@@ -326,8 +330,6 @@ class Link {
   wasConnected = false;
   /** Of the other end's last description. @type {string | null} */
   remoteSession = null;
-  /** @type {string | null} */
-  remoteUfrag = null;
 
   /**
    * @param {PeerInfo} info
@@ -345,7 +347,7 @@ class Link {
       log: host.log,
       sendDescription: (description) => host.send({ type: 'description', to: id, description }),
       sendCandidate: (candidate) => host.send({ type: 'candidate', to: id, candidate }),
-      beforeAnswer: () => this.#joinSections(),
+      prepare: (type) => this.#prepare(type),
     });
     connection.ontrack = ({ track }) => {
       this.tracks.push(track);
@@ -390,6 +392,18 @@ class Link {
     }
   }
 
+  /**
+   * New credentials first (RFC 8445: gathering follows the description); running allocations are left alone.
+   *
+   * @param {'offer' | 'answer'} type
+   */
+  async #prepare(type) {
+    const first = this.connection.localDescription === null;
+    const iceServers = await this.#host.freshIceServers(first ? FIRST_CREDENTIALS_MS : RESTART_CREDENTIALS_MS);
+    this.connection.setConfiguration(this.configuration(iceServers));
+    if (type === 'answer') await this.#joinSections();
+  }
+
   /** The answering side: the offer has made the sections, with nothing of ours in them (RFC 9429 section 5.10). */
   async #joinSections() {
     for (const kind of KINDS) {
@@ -416,7 +430,7 @@ function sessionId(sdp) {
   return /^o=\S+ (\S+)/m.exec(sdp)?.[1] ?? null;
 }
 
-/** The first ICE user name fragment (RFC 8839 section 5.4): another one is an ICE restart. @param {string} sdp */
-function iceUfrag(sdp) {
-  return /^a=ice-ufrag:(\S+)/m.exec(sdp)?.[1] ?? null;
+/** Whether nothing that can change reads differently. @param {PeerInfo} one @param {PeerInfo} other */
+function isSame(one, other) {
+  return one.connection === other.connection && one.microphone === other.microphone && one.camera === other.camera;
 }
