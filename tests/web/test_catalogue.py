@@ -42,7 +42,9 @@ def _used() -> tuple[set[str], set[str]]:
     keys, families = set(), set()
     for source in _sources():
         keys |= {one or other for one, other in _STATIC.findall(source)}
-        keys |= {key for key in _LITERAL.findall(source) if key in FR or key.split(".")[0] in {k.split(".")[0] for k in FR}}
+        keys |= {
+            key for key in _LITERAL.findall(source) if key in FR or key.split(".")[0] in {k.split(".")[0] for k in FR}
+        }
         families |= set(_FAMILY.findall(source))
     return keys, families
 
@@ -63,11 +65,13 @@ def test_every_key_that_is_used_exists() -> None:
     keys, families = _used()
     not_keys = re.compile(r"\.(js|ts|css|html|json|svg|py|toml|md|org|com)$")
     assert {key for key in keys if key not in FR and not not_keys.search(key) and _is_sentence(key)} == set()
-    assert {family for family in families if _is_sentence(family) and not any(k.startswith(family) for k in FR)} == set()
+    assert {
+        family for family in families if _is_sentence(family) and not any(k.startswith(family) for k in FR)
+    } == set()
 
 
 def _is_sentence(key: str) -> bool:
-    """Audit kinds (`room.created`), modules and files look like keys; areas of the catalogue that are theirs too do not count."""
+    """Audit kinds (`room.created`), modules and files look like keys: only the catalogue's own areas count."""
     return key.split(".")[0] in {k.split(".")[0] for k in FR}
 
 
@@ -93,7 +97,9 @@ def test_french_keeps_its_punctuation_with_its_word() -> None:
 
 def test_words_are_plain() -> None:
     jargon = re.compile(
-        r"\b(WebRTC|socket|serveur|server|token|URL|device id|bug|cliquez ici|permission denied|login|e-mail adresse|feedback|check)\b", re.I
+        r"\b(WebRTC|socket|serveur|server|token|URL|device id|bug|cliquez ici|permission denied|login"
+        r"|e-mail adresse|feedback|check)\b",
+        re.I,
     )
     spoken = {key: f"{FR[key]} {'' if key == 'welcome.step_check' else EN[key]}" for key in FR}
     assert {key for key, text in spoken.items() if jargon.search(re.sub(r"\b[Cc]heck\b", "", text))} == set()
