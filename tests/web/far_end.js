@@ -27,8 +27,8 @@
       context.beginPath(); context.arc(x, unit * 4.6, unit * 0.6, 0.3, Math.PI - 0.3); context.stroke();
     };
     draw();
-    setInterval(draw, 100);
-    return canvas.captureStream(10).getVideoTracks()[0];
+    setInterval(draw, 250); // enough to be alive, little to encode
+    return canvas.captureStream(4).getVideoTracks()[0];
   }
 
   function tone() {
@@ -55,8 +55,11 @@
       this.error = 'NotFoundError';
       for (const track of tracks) if (track.kind === kind) { track.stop(); track.dispatchEvent(new Event('ended')); }
     },
+    allowSound() {
+      HTMLMediaElement.prototype.play = this.play;
+    },
     refuseSound() {
-      const play = HTMLMediaElement.prototype.play;
+      const play = (this.play = HTMLMediaElement.prototype.play);
       HTMLMediaElement.prototype.play = function () {
         return this.muted ? play.call(this) : Promise.reject(new DOMException('no gesture', 'NotAllowedError'));
       };

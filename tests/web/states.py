@@ -1,8 +1,8 @@
 """Every state of the room's page, and how to bring a real browser into it.
 
-The pages, their security policy and the library are the real ones, from a running server; only the WebSocket is answered
-by `Script`, so that each state is reached the same way every time. The picture of the other person is real too: a second
-RTCPeerConnection in the same page (`far_end.js`) answers the offers.
+The pages, their security policy and the library are the real ones, from a running server; only the WebSocket is
+answered by `Script`, so that each state is reached the same way every time. The picture of the other person is real
+too: a second RTCPeerConnection in the same page (`far_end.js`) answers the offers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from playwright.async_api import Page, WebSocketRoute
 
 FAR_END = (Path(__file__).parent / "far_end.js").read_text()
 LONG_MS = 600_000
-NAMES = {"clinician": "Dr Hélène Marchand", "patient": "Odette Lefèvre", "guest": "Karim Benali", "observer": "Julie Roy"}
+NAMES = {
+    "clinician": "Dr Hélène Marchand",
+    "patient": "Odette Lefèvre",
+    "guest": "Karim Benali",
+    "observer": "Julie Roy",
+}
 
 
 def peer(role: str = "clinician", name: str | None = None, **members: Any) -> dict[str, Any]:
@@ -53,6 +58,8 @@ class Script:
     socket: WebSocketRoute | None = None
     heard: list[dict[str, Any]] = field(default_factory=list)
     """What the page has sent."""
+    deaf: bool = False
+    """Nothing is answered any more: the network to the server is gone."""
 
     def welcome(self, state: str = "arrived") -> dict[str, Any]:
         """Return the answer to `hello`."""
@@ -72,8 +79,14 @@ class Script:
         assert self.socket is not None
         self.socket.send(json.dumps(message))
 
+    def commands(self, kind: str) -> list[dict[str, Any]]:
+        """Return what the page has asked for, of one type."""
+        return [message for message in self.heard if message["type"] == kind]
+
     def _on_message(self, message: dict[str, Any]) -> None:
         self.heard.append(message)
+        if self.deaf:
+            return
         match message["type"]:
             case "hello":
                 for answer in self.opening or [self.welcome()]:
@@ -92,7 +105,9 @@ class Script:
 
     async def _describe(self, message: dict[str, Any]) -> None:
         assert self.page is not None
-        description = await self.page.evaluate("([id, sdp]) => farEnd(id, sdp)", [message["to"], message["description"]])
+        description = await self.page.evaluate(
+            "([id, sdp]) => farEnd(id, sdp)", [message["to"], message["description"]]
+        )
         sender = {"from": message["to"]}
         self.say(type="peerDescription", instance="far", description=description, **sender)
 
@@ -109,7 +124,7 @@ class Stage:
         """Open the link."""
         self.script.page = self.page
         await self.page.route_web_socket("**/ws", self.script.answer)
-        await self.page.goto(self.url)
+        await self.page.goto(self.url, wait_until="commit")
 
     async def press(self, testid: str) -> None:
         """Click the visible element with this test id."""
@@ -148,7 +163,9 @@ class Stage:
                     "id => document.querySelector(`video[data-peer='${id}']`)?.videoWidth > 0", arg=other["id"]
                 )
         if self.script.peers:
-            await self.page.wait_for_function("() => ![...document.querySelectorAll('[data-words]')].some(w => !w.hidden)")
+            await self.page.wait_for_function(
+                "() => ![...document.querySelectorAll('[data-words]')].some(w => !w.hidden)"
+            )
 
     async def emit(self, event: str, **detail: Any) -> None:
         """Let the client tell the page something that only a network or a device would bring about."""
@@ -185,7 +202,9 @@ async def _denied(stage: Stage) -> None:
     await stage.press("allow-devices")
 
 
-def _told(*messages: dict[str, Any], first: Reach) -> Reach:
+def _told(first: Reach, *messages: dict[str, Any]) -> Reach:
+    """Reach a state, then hear these messages from the server."""
+
     async def reach(stage: Stage) -> None:
         await first(stage)
         for message in messages:
@@ -194,7 +213,9 @@ def _told(*messages: dict[str, Any], first: Reach) -> Reach:
     return reach
 
 
-def _emitted(event: str, first: Reach, **detail: Any) -> Reach:
+def _emitted(first: Reach, event: str, **detail: Any) -> Reach:
+    """Reach a state, then see this event of the client."""
+
     async def reach(stage: Stage) -> None:
         await first(stage)
         await stage.emit(event, **detail)
@@ -230,22 +251,25 @@ async def _unplugged(stage: Stage) -> None:
     await stage.page.wait_for_selector('[data-testid="toggle-microphone"][data-media="interrupted"]')
 
 
-
 async def _list(stage: Stage) -> None:
     await stage.call()
     stage.script.say(
         type="visitors",
-        visitors=[visitor("Odette Lefèvre", "waiting", 12), visitor("Marcel Petit", "arrived", 1), visitor("Karim Benali", "waiting", 3, "guest")],
+        visitors=[
+            visitor("Odette Lefèvre", "waiting", 12),
+            visitor("Marcel Petit", "arrived", 1),
+            visitor("Karim Benali", "waiting", 3, "guest"),
+        ],
     )
     if not await stage.page.locator(".people").is_visible():
         await stage.press("people")
-    await stage.page.wait_for_selector('[data-visitors] [data-participant]')
+    await stage.page.wait_for_selector("[data-visitors] [data-participant]")
 
 
 def _asked(act: str) -> Reach:
     async def reach(stage: Stage) -> None:
         await _list(stage)
-        row = stage.page.locator('[data-visitors] [data-participant]').first
+        row = stage.page.locator("[data-visitors] [data-participant]").first
         await row.locator("summary").click()
         if act:
             await row.locator(f'[data-act="{act}"]').click()
@@ -279,21 +303,52 @@ STATES = (
     PageState("devices-without", _skipped, "devices"),
     PageState("devices-no-camera", Stage.devices, "devices", before="fakeDevices.missing = 'video';"),
     PageState("waiting-not-arrived", Stage.wait, "waiting"),
-    PageState("waiting-expected", _told({"type": "state", "state": "waiting", "place": 3, "expected": True}, first=Stage.wait), "waiting"),
-    PageState("waiting-message", _told({"type": "state", "state": "waiting", "place": 1, "expected": True}, {"type": "told", "text": "J’ai dix minutes de retard, pardon. Je vous prends juste après."}, first=Stage.wait), "waiting"),
+    PageState(
+        "waiting-expected",
+        _told(Stage.wait, {"type": "state", "state": "waiting", "place": 3, "expected": True}),
+        "waiting",
+    ),
+    PageState(
+        "waiting-message",
+        _told(
+            Stage.wait,
+            {"type": "state", "state": "waiting", "place": 1, "expected": True},
+            {"type": "told", "text": "J’ai dix minutes de retard, pardon. Je vous prends juste après."},
+        ),
+        "waiting",
+    ),
     PageState("call", Stage.call, "call", peers=DOCTOR),
     PageState("call-alone", Stage.call, "call"),
     PageState("call-muted", _muted, "call", peers=DOCTOR),
-    PageState("call-bad-quality", _emitted("quality", Stage.call, peerId=DOCTOR[0]["id"], level="bad"), "call", peers=DOCTOR),
-    PageState("call-peer-reconnecting", _told({"type": "peerChanged", "peer": peer("clinician", connection="reconnecting", microphone="off")}, first=Stage.call), "call", peers=DOCTOR),
+    PageState(
+        "call-bad-quality", _emitted(Stage.call, "quality", peerId=DOCTOR[0]["id"], level="bad"), "call", peers=DOCTOR
+    ),
+    PageState(
+        "call-peer-reconnecting",
+        _told(
+            Stage.call, {"type": "peerChanged", "peer": peer("clinician", connection="reconnecting", microphone="off")}
+        ),
+        "call",
+        peers=DOCTOR,
+    ),
     PageState("call-peer-camera-off", Stage.call, "call", peers=(peer("clinician", camera="off", microphone="off"),)),
     PageState("call-unplugged", _unplugged, "call", peers=DOCTOR),
     PageState("call-autoplay-refused", Stage.call, "call", peers=DOCTOR, before="fakeDevices.refuseSound();"),
-    PageState("call-four", Stage.call, "call", peers=(peer("clinician"), peer("guest"), peer("guest", "Anne Roussel", camera="off"))),
+    PageState(
+        "call-four",
+        Stage.call,
+        "call",
+        peers=(peer("clinician"), peer("guest"), peer("guest", "Anne Roussel", camera="off")),
+    ),
     PageState("settings", _settings, "call", peers=DOCTOR),
     PageState("ended-left", _left, "ended", peers=DOCTOR),
-    PageState("ended-by-clinician", _told({"type": "roomEnded", "by": "clinician", "reason": ""}, first=Stage.call), "ended", peers=DOCTOR),
-    PageState("ended-by-host", _told({"type": "roomEnded", "by": "host", "reason": ""}, first=Stage.wait), "ended"),
+    PageState(
+        "ended-by-clinician",
+        _told(Stage.call, {"type": "roomEnded", "by": "clinician", "reason": ""}),
+        "ended",
+        peers=DOCTOR,
+    ),
+    PageState("ended-by-host", _told(Stage.wait, {"type": "roomEnded", "by": "host", "reason": ""}), "ended"),
     PageState("room_ended", _open, "ended", opening=({"type": "refused", "code": "room_ended", "message": "-"},)),
     _refused("link_unknown"),
     _refused("link_not_yet", TOMORROW, retry=True),
@@ -309,7 +364,13 @@ STATES = (
     PageState("device_missing", _denied, "problem", "device_missing", before=_fails("NotFoundError")),
     PageState("device_busy", _denied, "problem", "device_busy", before=_fails("NotReadableError")),
     PageState("unsupported", _open, "problem", "unsupported", before="delete globalThis.RTCPeerConnection;"),
-    PageState("insecure_context", _open, "problem", "insecure_context", before="Object.defineProperty(globalThis, 'isSecureContext', {value: false});"),
+    PageState(
+        "insecure_context",
+        _open,
+        "problem",
+        "insecure_context",
+        before="Object.defineProperty(globalThis, 'isSecureContext', {value: false});",
+    ),
     PageState("no-javascript", _open, "connecting", javascript=False),
     PageState("clinician-welcome", _open, "welcome", role="clinician"),
     PageState("clinician-devices", Stage.devices, "devices", role="clinician"),
@@ -322,4 +383,4 @@ STATES = (
     PageState("clinician-call-list", _list, "call", role="clinician", peers=PATIENT),
     PageState("clinician-end", _ending, "call", role="clinician", peers=PATIENT),
     PageState("clinician-settings", _settings, "call", role="clinician", peers=PATIENT),
-)  # fmt: skip
+)
