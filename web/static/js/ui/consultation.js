@@ -11,6 +11,9 @@ import { Tiles } from './elements/tiles.js';
 /** @typedef {'good' | 'limited' | 'bad' | 'lost'} Level */
 const ORDER = /** @type {Level[]} */ (['good', 'limited', 'bad', 'lost']);
 
+/** Whether the list stands beside the picture instead of over it (consultation.css). */
+const wide = () => matchMedia('(min-width: 60rem)').matches;
+
 /** Dispatches `leave` when the person hangs up. */
 export class Consultation extends EventTarget {
   /**
@@ -47,10 +50,7 @@ export class Consultation extends EventTarget {
     button('end-for-all').addEventListener('click', () => void this.endForAll());
     button('unmute-audio').addEventListener('click', () => void this.tiles.hear());
     button('people').addEventListener('click', () => this.showPeople(this.view.dataset.people !== 'open'));
-    find('[data-close-people]').addEventListener('click', () => {
-      this.showPeople(false);
-      button('people').focus();
-    });
+    find('[data-close-people]').addEventListener('click', () => this.hidePeople());
     find('[data-alone-people]').addEventListener('click', () => {
       this.showPeople(true);
       find('[data-visitors] [data-testid="admit"]').focus();
@@ -114,7 +114,7 @@ export class Consultation extends EventTarget {
 
   /** Entering: the list is open where there is room for it. */
   enter() {
-    this.showPeople(this.client.self?.role === 'clinician' && matchMedia('(min-width: 60rem)').matches);
+    this.showPeople(this.client.self?.role === 'clinician' && wide());
     this.write();
   }
 
@@ -179,10 +179,12 @@ export class Consultation extends EventTarget {
   control(name, device, state) {
     const control = button(name);
     control.dataset.media = state;
-    control.setAttribute('aria-pressed', String(state !== 'on'));
     setIcon(control, state === 'on' ? device : `${device}-off`);
-    write(find('span', control), this.words.say(`call.${device}_${state === 'on' ? 'on' : state === 'off' ? 'off' : 'missing'}`));
-    control.setAttribute('aria-label', this.words.say(`call.${device}_label`));
+    const how = state === 'on' || state === 'off' ? state : 'missing';
+    const words = this.words.say(`control.${device}_${how}`);
+    write(find('span', control), words);
+    // The words that are seen come first, so that somebody who speaks to the computer can name the button.
+    control.setAttribute('aria-label', `${words}. ${this.words.say(how === 'missing' ? 'call.open_settings' : `control.turn_${device}_${how}`)}`);
   }
 
   /** @param {'audio' | 'video'} kind */
@@ -192,15 +194,14 @@ export class Consultation extends EventTarget {
     const code = await this.equipment.toggle(kind);
     const state = this.equipment.media[device];
     if (code) this.settings.showModal();
-    else if (state === 'on' || state === 'off') this.views.announce(this.words.say(`call.${device}_is_${state}`));
+    else if (state === 'on' || state === 'off') this.views.announce(this.words.say(`control.${device}_is_${state}`));
   }
 
   /** @param {KeyboardEvent} event */
   onKey(event) {
     if (this.views.current !== 'call') return;
-    if (event.key === 'Escape' && this.view.dataset.people === 'open' && !document.querySelector('dialog[open]') && !matchMedia('(min-width: 60rem)').matches) {
-      this.showPeople(false);
-      button('people').focus();
+    if (event.key === 'Escape' && this.view.dataset.people === 'open' && !document.querySelector('dialog[open]') && !wide()) {
+      this.hidePeople();
       return;
     }
     const typing = /** @type {HTMLElement} */ (event.target).closest?.('input, select, textarea, dialog');
@@ -210,11 +211,16 @@ export class Consultation extends EventTarget {
     if (event.key.toLowerCase() === 'v') void this.toggle('video');
   }
 
+  hidePeople() {
+    this.showPeople(false);
+    button('people').focus();
+  }
+
   /** @param {boolean} open */
   showPeople(open) {
     this.view.dataset.people = open ? 'open' : 'closed';
     button('people').setAttribute('aria-expanded', String(open));
-    if (open && this.views.current === 'call' && !matchMedia('(min-width: 60rem)').matches) find('[data-close-people]').focus();
+    if (open && this.views.current === 'call' && !wide()) find('[data-close-people]').focus();
   }
 
   /** @param {import('../rtc/messages.js').Visitor[]} visitors */
@@ -237,7 +243,11 @@ export class Consultation extends EventTarget {
   /** @param {{act: import('./elements/people.js').Act, id: string, name: string}} wish */
   async act({ act, id, name }) {
     const { client, words } = this;
-    if (act === 'admit') return client.admit(id);
+    if (act === 'admit') {
+      client.admit(id);
+      if (!wide()) this.hidePeople();
+      return;
+    }
     const question = {
       title: words.say(`ask.${act}_title`, { name }),
       text: words.say(`ask.${act}_text`, { name }),

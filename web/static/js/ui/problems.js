@@ -147,7 +147,7 @@ export class Problems extends EventTarget {
     button.type = 'button';
     button.className = main ? 'button primary' : 'button text';
     button.dataset.testid = { retry: 'retry', without: 'continue-without', continue: 'continue-here', copy: 'copy-link' }[way];
-    button.textContent = this.words.say(`problem.${way}`);
+    button.textContent = this.words.say(`way.${way}`);
     button.addEventListener('click', () => {
       this.ways[way]();
       if (way === 'copy') button.textContent = this.words.say('problem.copied');

@@ -82,7 +82,7 @@ class Room {
     this.without = false;
     /** @type {{by: string, reason: string} | null} */
     this.end = null;
-    /** A sentence for the banner that goes by itself: something was asked for and not done. */
+    /** The sentence of `mention`. */
     this.passing = '';
     /** @type {number | undefined} */
     this.passingTimer = undefined;
@@ -124,13 +124,7 @@ class Room {
     client.addEventListener('ended', (event) => this.onEnded(/** @type {CustomEvent} */ (event).detail));
     client.addEventListener('problem', (event) => {
       const { code, message } = /** @type {CustomEvent} */ (event).detail;
-      this.passing = this.words.has(`error.${code}`) ? this.words.say(`error.${code}`) : message;
-      this.writeBanner();
-      clearTimeout(this.passingTimer);
-      this.passingTimer = setTimeout(() => {
-        this.passing = '';
-        this.writeBanner();
-      }, PASSING_MS);
+      this.mention(this.words.has(`error.${code}`) ? this.words.say(`error.${code}`) : message);
     });
   }
 
@@ -256,7 +250,7 @@ class Room {
     const { by, reason } = this.end;
     const { words } = this;
     write(find('[data-ended-title]'), words.say(by === 'self' ? 'ended.title_self' : 'ended.title'));
-    write(find('[data-ended-text]'), words.say(by === 'clinician' && this.client.self?.role === 'clinician' ? 'ended.you' : `ended.${by}`));
+    write(find('[data-ended-text]'), words.say(by === 'clinician' && this.client.self?.role === 'clinician' ? 'ended_by.you' : `ended_by.${by}`));
     write(find('[data-ended-aside]'), words.say(by === 'self' ? 'ended.aside_self' : 'ended.aside'));
     const quote = find('[data-view="ended"] [data-reason]');
     write(quote, reason);
@@ -297,6 +291,21 @@ class Room {
     this.lobby.hear(text, this.words.say('waiting.message_from'));
   }
 
+  /**
+   * Say in the banner that something was asked for and not done, for as long as it takes to read it.
+   *
+   * @param {string} sentence
+   */
+  mention(sentence) {
+    this.passing = sentence;
+    this.writeBanner();
+    clearTimeout(this.passingTimer);
+    this.passingTimer = setTimeout(() => {
+      this.passing = '';
+      this.writeBanner();
+    }, PASSING_MS);
+  }
+
   /** One calm line, the most important thing first; the picture is never hidden. */
   writeBanner() {
     const { words, equipment, client } = this;
@@ -320,7 +329,11 @@ class Room {
 
   /** @param {import('./i18n.js').Language} language */
   async useLanguage(language) {
-    await this.words.use(language);
+    try {
+      await this.words.use(language);
+    } catch {
+      return this.mention(this.words.say('error.offline'));
+    }
     this.client.setLanguage(language);
   }
 }

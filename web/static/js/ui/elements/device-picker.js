@@ -61,12 +61,12 @@ export class DevicePicker {
     const options = devices.map((device, index) => {
       const option = document.createElement('option');
       option.value = device.id;
-      option.textContent = device.label || this.words.say(`devices.${name}_number`, { number: index + 1 });
+      option.textContent = device.label || this.words.say(`unnamed.${name}`, { number: index + 1 });
       return option;
     });
     if (!options.length) {
       const none = document.createElement('option');
-      none.textContent = this.words.say(`devices.no_${name}`);
+      none.textContent = this.words.say(`absent.${name}`);
       options.push(none);
     }
     select.replaceChildren(...options);

@@ -53,7 +53,7 @@ export class People extends EventTarget {
     find('[data-nobody-present]', this.root).hidden = peers.length > 0;
     this.sync(find('[data-present]', this.root), 'present', peers, (row, peer) => {
       const words = [this.words.say(`role.${peer.role}`)];
-      if (peer.connection === 'reconnecting') words.push(this.words.say('people.reconnecting_state'));
+      if (peer.connection === 'reconnecting') words.push(this.words.say('visitor.reconnecting'));
       else {
         words.push(this.words.say(`people.microphone_${peer.microphone}`));
         words.push(this.words.say(`people.camera_${peer.camera}`));
@@ -76,7 +76,7 @@ export class People extends EventTarget {
     const minutes = Math.floor((performance.now() - visitor.until) / 60_000);
     const state = visitor.connection === 'reconnecting' ? 'reconnecting' : visitor.state;
     const since = minutes < 1 ? this.words.say('people.just_now') : this.words.say('people.minutes', { minutes });
-    return `${this.words.say(`role.${visitor.role}`)} · ${this.words.say(`people.${state}_state`)} ${since}`;
+    return `${this.words.say(`role.${visitor.role}`)} · ${this.words.say(`visitor.${state}`)} ${since}`;
   }
 
   /**
@@ -117,7 +117,9 @@ export class People extends EventTarget {
     const target = /** @type {HTMLElement} */ (event.target).closest('[data-act]');
     if (!(target instanceof HTMLElement)) return;
     const row = /** @type {HTMLElement} */ (target.closest('[data-participant]'));
-    target.closest('details')?.removeAttribute('open');
+    const menu = target.closest('details');
+    menu?.removeAttribute('open');
+    menu?.querySelector('summary')?.focus(); // where a dialog gives the focus back to
     const detail = { act: /** @type {Act} */ (target.dataset.act), id: row.dataset.participant ?? '', name: find('[data-name]', row).textContent ?? '' };
     this.dispatchEvent(new CustomEvent('act', { detail }));
   }
