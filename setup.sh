@@ -101,6 +101,8 @@ install_missing() {
 
 is_fresh() { [ "$(cat "$1" 2>/dev/null)" = "$2" ]; }
 sum_of() { cat "$@" | cksum; }
+# What is installed; the settings of pytest, ruff and mypy, further down in pyproject.toml, change nothing in it.
+sum_of_packages() { sed '/^\[tool\.pytest/,$d' pyproject.toml | cat - constraints.txt | cksum; }
 
 # --- steps -----------------------------------------------------------------------------------------------------------
 
@@ -140,7 +142,7 @@ fi
 
 extras=.
 [ "$PURPOSE" = run ] || extras='.[test]'
-packages="$(sum_of pyproject.toml constraints.txt) $extras"
+packages="$(sum_of_packages) $extras"
 sources="$(sum_of setup.py server/media/fastpath/*.pyx server/media/fastpath/*.pxd)"
 
 PYTHON="$(find_python)"
@@ -149,7 +151,9 @@ if [ -z "$PYTHON" ]; then
     need python3
 fi
 
-has_packages() { is_fresh "$VENV/.stamp-packages" "$(sum_of pyproject.toml constraints.txt) .[test]" || is_fresh "$VENV/.stamp-packages" "$packages"; }
+has_packages() {
+    is_fresh "$VENV/.stamp-packages" "$packages" || is_fresh "$VENV/.stamp-packages" "$(sum_of_packages) .[test]"
+}
 has_extension() { is_fresh "$VENV/.stamp-extension" "$sources" && ls server/media/fastpath/*.so >/dev/null 2>&1; }
 
 if ! has_packages || ! has_extension; then look_for_build_tools; fi
