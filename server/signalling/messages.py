@@ -173,6 +173,12 @@ class Candidate(Message, frozen=True, tag="candidate"):
     candidate: IceCandidate
 
 
+class Distrust(Message, frozen=True, tag="distrust"):
+    """The certificate that answers is not the one in the peer's description: no media (RFC 8827), and they are told."""
+
+    to: Id
+
+
 class RefreshIceServers(Message, frozen=True, tag="refreshIceServers"):
     """Ask for new TURN credentials, before an ICE restart."""
 
@@ -239,7 +245,7 @@ class EndRoom(Message, frozen=True, tag="endRoom"):
 
 ClientMessage = (
     Hello | Ready | Join | Leave | Pong | Describe | Candidate | RefreshIceServers | SetMedia | SetLanguage
-    | Admit | Refuse | SendBack | Remove | Transfer | Tell | EndRoom
+    | Distrust | Admit | Refuse | SendBack | Remove | Transfer | Tell | EndRoom
 )  # fmt: skip
 
 
@@ -346,6 +352,13 @@ class PeerCandidate(Message, frozen=True, tag="peerCandidate"):
     candidate: IceCandidate
 
 
+class PeerDistrusts(Message, frozen=True, tag="peerDistrusts"):
+    """A peer refuses our certificate: somebody stands between the two browsers."""
+
+    sender: Id = msgspec.field(name="from")
+    instance: Id
+
+
 class IceServers(Message, frozen=True, tag="iceServers"):
     """Fresh servers and credentials, for `setConfiguration`."""
 
@@ -379,7 +392,7 @@ class GoingAway(Message, frozen=True, tag="goingAway"):
 
 ServerMessage = (
     Ping | Welcome | Occupied | Refused | Problem | StateChanged | Visitors | PeerJoined | PeerChanged | PeerLeft
-    | PeerDescribed | PeerCandidate | IceServers | Told | Transferred | RoomEnded | GoingAway
+    | PeerDescribed | PeerCandidate | PeerDistrusts | IceServers | Told | Transferred | RoomEnded | GoingAway
 )  # fmt: skip
 
 _decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)

@@ -37,11 +37,13 @@ from server.signalling.messages import (
     Candidate,
     Connection,
     Describe,
+    Distrust,
     IceServer,
     Peer,
     PeerCandidate,
     PeerChanged,
     PeerDescribed,
+    PeerDistrusts,
     PeerJoined,
     PeerLeft,
     Role,
@@ -324,6 +326,14 @@ class Room:
         target = self._peer(sender, message.to)
         check_description(message.description, sender.seat.role)
         target.tell(PeerDescribed(sender=sender.id, instance=sender.instance, description=message.description))
+
+    def relay_distrust(self, sender: Participant, message: Distrust) -> None:
+        """Tell a peer that its certificate was refused.
+
+        Raises:
+            RefusalError: `unknown_participant`.
+        """
+        self._peer(sender, message.to).tell(PeerDistrusts(sender=sender.id, instance=sender.instance))
 
     # What a clinician may do -----------------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ from server.signalling.messages import (
     Candidate,
     ClientMessage,
     Describe,
+    Distrust,
     EndRoom,
     Hello,
     IceServers,
@@ -95,7 +96,7 @@ ACCEPTS: Final[dict[str, AbstractSet[type[Message]]]] = {
     Phase.ARRIVED: _ALWAYS | {Ready, Leave},
     Phase.WAITING: _ALWAYS | {Ready, Leave},
     Phase.ADMITTED: _ALWAYS | ORDERS | {Ready, Join, Leave, RefreshIceServers},
-    Phase.JOINED: _ALWAYS | ORDERS | {Join, Leave, Describe, Candidate, RefreshIceServers},
+    Phase.JOINED: _ALWAYS | ORDERS | {Join, Leave, Describe, Candidate, Distrust, RefreshIceServers},
     Phase.LEFT: _ALWAYS | {Ready, Join},
     Phase.CLOSED: frozenset(),
 }
@@ -374,6 +375,7 @@ def _nothing(*_: object) -> None:
 _HANDLERS: Final[dict[type[Message], _Handler]] = {
     Candidate: lambda _, room, person, m, now: room.relay_candidate(person, m),
     Describe: lambda _, room, person, m, now: room.relay_description(person, m),
+    Distrust: lambda _, room, person, m, now: room.relay_distrust(person, m),
     Pong: _nothing,
     SetMedia: lambda _, room, person, m, now: room.set_media(person, m.microphone, m.camera),
     RefreshIceServers: lambda session, room, person, m, now: session.send(

@@ -9,6 +9,7 @@ from server.signalling.messages import (
     Admit,
     Candidate,
     Describe,
+    Distrust,
     EndRoom,
     IceCandidate,
     IceServers,
@@ -18,6 +19,7 @@ from server.signalling.messages import (
     PeerCandidate,
     PeerChanged,
     PeerDescribed,
+    PeerDistrusts,
     PeerJoined,
     PeerLeft,
     Ping,
@@ -159,6 +161,8 @@ def test_signals_reach_the_peer_unchanged_with_the_senders_instance(desk):
     candidate = IceCandidate(candidate="", sdp_mid="0")
     patient.say(Candidate(to=clinician.id, candidate=candidate))
     assert clinician.hear() == [PeerCandidate(sender=patient.id, instance="page", candidate=candidate)]
+    patient.say(Distrust(to=clinician.id))
+    assert clinician.hear() == [PeerDistrusts(sender=patient.id, instance="page")]
 
 
 def test_signals_go_to_nobody_but_a_peer_in_the_same_conversation(desk):
@@ -171,6 +175,7 @@ def test_signals_go_to_nobody_but_a_peer_in_the_same_conversation(desk):
     stranger = elsewhere.clinician()
     stranger.say(Join())
     for target in (waiting.id, stranger.id, patient.id, "nobody"):
+        assert codes(patient.say(Distrust(to=target))) == ["unknown_participant"]
         said = Candidate(to=target, candidate=IceCandidate(candidate=""))
         assert codes(patient.say(said)) == ["unknown_participant"]
     assert not [m for m in (*waiting.all, *stranger.all) if isinstance(m, PeerCandidate)]

@@ -79,7 +79,8 @@ class Pair {
         const { from, message } = this.wire.shift();
         const to = this.ends[from.other];
         if (!to.online || this.lose(from.name, message)) continue;
-        if (message.type === 'description') to.peer.receiveDescription(from.instance, structuredClone(message.description));
+        if (message.type === 'distrust') to.peer.receiveDistrust(from.instance);
+        else if (message.type === 'description') to.peer.receiveDescription(from.instance, structuredClone(message.description));
         else to.peer.receiveCandidate(from.instance, structuredClone(message.candidate));
         await settle();
       }
@@ -394,6 +395,10 @@ describe('the other end is not whom the server vouched for', () => {
     pair.connection('a').setState('connected', 'connecting');
     pair.connection('a').setState('connected', 'failed');
     assert.deepEqual(pair.ends.a.media, ['failed: untrusted']);
+    assert.equal(pair.connection('a').closed, true);
+    await pair.run();
+    assert.deepEqual(pair.ends.b.media, ['failed: untrusted'], 'they are told');
+    assert.equal(pair.connection('b').closed, true);
     const before = pair.connection('a').localDescription;
     await pair.advance(30_000);
     assert.equal(pair.connection('a').localDescription, before);

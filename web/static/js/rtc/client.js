@@ -345,6 +345,9 @@ export class Client extends EventTarget {
       case 'peerDescription':
         this.#peers.get(message.from)?.receiveDescription(message.instance, message.description);
         break;
+      case 'peerDistrusts':
+        this.#peers.get(message.from)?.receiveDistrust(message.instance);
+        break;
       case 'welcome':
         this.#self = { id: message.id, role: message.role, name: message.name, room: message.room };
         this.#takeOver = false;
@@ -480,7 +483,7 @@ export class Client extends EventTarget {
   #onProblem({ code, message, re }) {
     this.#log.info('problem', { code, re });
     // A candidate that crosses somebody's departure on the wire is nobody's problem.
-    const crossing = (re === 'candidate' || re === 'description') && code !== 'bad_sdp';
+    const crossing = (re === 'candidate' || re === 'description' || re === 'distrust') && code !== 'bad_sdp';
     if (!crossing) this.#emit('problem', { code, message, re });
   }
 

@@ -81,6 +81,12 @@ export type SetLanguage = {
   language: "en" | "fr";
 };
 
+/** The certificate that answers is not the one in the peer's description: no media (RFC 8827), and they are told. */
+export type Distrust = {
+  type: "distrust";
+  to: string;
+};
+
 /** Clinician: let this visitor into the conversation. */
 export type Admit = {
   type: "admit";
@@ -252,6 +258,13 @@ export type PeerCandidate = {
   candidate: IceCandidate;
 };
 
+/** A peer refuses our certificate: somebody stands between the two browsers. */
+export type PeerDistrusts = {
+  type: "peerDistrusts";
+  from: string;
+  instance: string;
+};
+
 /** Fresh servers and credentials, for `setConfiguration`. */
 export type IceServers = {
   type: "iceServers";
@@ -294,6 +307,7 @@ export type ClientMessage =
   | RefreshIceServers
   | SetMedia
   | SetLanguage
+  | Distrust
   | Admit
   | Refuse
   | SendBack
@@ -315,6 +329,7 @@ export type ServerMessage =
   | PeerLeft
   | PeerDescribed
   | PeerCandidate
+  | PeerDistrusts
   | IceServers
   | Told
   | Transferred

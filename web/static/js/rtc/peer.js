@@ -10,7 +10,7 @@
 import { Negotiation } from './negotiation.js';
 
 /**
- * @import { Candidate, Describe, IceCandidate, IceServer, Peer as PeerInfo, Role, SessionDescription, TrackState } from './messages.js'
+ * @import { Candidate, Describe, Distrust, IceCandidate, IceServer, Peer as PeerInfo, Role, SessionDescription, TrackState } from './messages.js'
  * @import { Log } from './log.js'
  * @import { Platform } from './platform.js'
  */
@@ -31,7 +31,7 @@ import { Negotiation } from './negotiation.js';
  * @property {() => IceServer[]} iceServers
  * @property {(maxAgeMs: number) => Promise<IceServer[]>} freshIceServers
  * @property {() => boolean} online whether the server hears us
- * @property {(message: Describe | Candidate) => boolean} send
+ * @property {(message: Describe | Candidate | Distrust) => boolean} send
  * @property {() => void} suspectNetwork the link to the server may be dead as well
  * @property {() => void} askForRestart have the other end told that we are here, perhaps elsewhere
  * @property {(track: MediaStreamTrack) => void} onTrack
@@ -192,6 +192,11 @@ export class Peer {
     if (instance === this.#info.instance) this.#link?.negotiation.receiveCandidate(candidate);
   }
 
+  /** They refuse our certificate: what connects us is not what the server carried. @param {string} instance */
+  receiveDistrust(instance) {
+    if (instance === this.#info.instance) this.#onUntrusted();
+  }
+
   /** Close everything; the stream keeps its dead tracks, so that the last picture does not flash. */
   close() {
     this.#closePrevious();
@@ -264,14 +269,23 @@ export class Peer {
       this.#host.platform.clearTimeout(this.#watchdog);
       this.#setMedia('connected');
     } else if (connectionState === 'failed' && iceWorks && !link.wasConnected) {
-      // DTLS failed although packets pass: the fingerprint in the SDP is not that of whoever answers (ASVS 17.2.8). No retry.
-      this.#host.platform.clearTimeout(this.#watchdog);
-      this.#setMedia('failed', 'untrusted');
+      // DTLS failed although packets pass: the fingerprint in the SDP is not that of whoever answers (ASVS 17.2.8). They may not notice:
+      // with DTLS 1.3 their handshake is over before our check.
+      this.#host.send({ type: 'distrust', to: this.id });
+      this.#onUntrusted();
     } else if (ice === 'disconnected' || ice === 'failed') {
       if (this.#media === 'connected') this.#setMedia('interrupted');
       this.#host.suspectNetwork();
       this.#watch(ice === 'failed' ? 0 : DISCONNECTED_MS);
     }
+  }
+
+  /** No media, and no retry: the next attempt would meet the same stranger. A reload of either page starts over. */
+  #onUntrusted() {
+    this.#host.platform.clearTimeout(this.#watchdog);
+    this.#link?.close();
+    this.#link = null;
+    this.#setMedia('failed', 'untrusted');
   }
 
   /** Act if nothing is connected by then. @param {number} ms */
