@@ -24,7 +24,6 @@ from aiohttp import ETag, hdrs, web
 from server import __version__
 from server.catalogue import LANGUAGES, Catalogue
 from server.headers import embed_headers
-from server.signalling import theme
 from server.store import Store, Tenant
 
 WEB = Path(__file__).resolve().parents[2] / "web"
@@ -92,9 +91,10 @@ class Pages:
         return _revalidated(request, msgspec.json.encode(dict(catalogue)), "application/json")
 
     async def theme(self, request: web.Request) -> web.StreamResponse:
-        """GET /t/<tenant>/theme.css: the clinic's colour as CSS custom properties, since styles are never inline."""
+        """GET /t/<tenant>/theme.css: the clinic's colour as `--brand`; tokens.css derives what can be read from it."""
         tenant = await self._tenant(request)
-        return _revalidated(request, theme.css(tenant.colour).encode(), "text/css; charset=utf-8")
+        sheet = f":root {{ --brand: {tenant.colour}; }}\n" if tenant.colour else ""
+        return _revalidated(request, sheet.encode(), "text/css; charset=utf-8")
 
     async def logo(self, request: web.Request) -> web.StreamResponse:
         """GET /t/<tenant>/logo: the clinic's logo, as checked and re-encoded when it was uploaded."""
