@@ -424,6 +424,15 @@ async def test_another_tenants_things_are_as_missing_ones(host: Host, other: Hos
     assert (await other("GET", "/rooms"))["items"][0]["id"] == theirs
 
 
+async def test_a_link_is_found_in_its_own_room_only(host: Host):
+    room, elsewhere = [(await host("POST", "/rooms", {}, expect=201))["id"] for _ in range(2)]
+    link = (await host("POST", f"/rooms/{room}/links", {"role": "guest"}, expect=201))["id"]
+    for method, path in (("GET", ""), ("POST", "/revoke")):
+        refusal = await host.refused(method, f"/rooms/{elsewhere}/links/{link}{path}")
+        assert refusal == (404, "not_found", "")
+    assert host.live.told == []
+
+
 async def test_a_foreign_page_reads_nothing(host: Host):
     origin = {"Origin": "https://evil.example"}
     preflight = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}

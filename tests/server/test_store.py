@@ -381,9 +381,17 @@ async def test_a_restart_of_postgresql_is_survived(postgres: Cluster):
         await store.flush()
     assert not await store.ready()
     postgres.start()
-    assert await store.room(room.id) == room
     await store.flush()
     assert await store.seats(room.id) == [seat_in(room)]
+    await store.close()
+
+
+async def test_a_connection_that_died_in_the_pool_is_not_noticed(postgres: Cluster):
+    store = await Store.open(postgres.database())
+    await store.create_tenant(DEMO)
+    postgres.stop()
+    postgres.start()
+    assert await store.tenant("demo") == DEMO
     await store.close()
 
 
