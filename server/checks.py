@@ -64,8 +64,7 @@ def key_id(text: str) -> str:
 def colour(text: str) -> str:
     """Check a colour, `#1f6f8b`, or "" for ours.
 
-    Any colour will do: the pages write on it in black or white, whichever has more contrast, which is never below 4.5:1
-    (`signalling/theme.py`).
+    Any colour will do: the pages keep its hue and take a lightness that can be read on (`web/static/css/tokens.css`).
     """
     if text and not re.fullmatch(COLOUR_PATTERN.strip("^$"), text):
         raise ValueError("a colour is written #rrggbb, such as #1f6f8b")

@@ -43,6 +43,7 @@ _ANYWHERE_BUT_HERE = "192.0.2.1"
 
 _SELF_SIGNED_NOTE = """
 Certificat auto-signé : les navigateurs afficheront un avertissement à accepter, et les iPhone refuseront la connexion.
+Mieux : un certificat que le téléphone accepte (mkcert, ou celui d'un nom à vous), avec --tls-cert et --tls-key.
 Self-signed certificate: browsers will show a warning to accept, and iPhones will refuse the connection.
 Better: a certificate that the phone trusts (mkcert, or one for a name of yours), with --tls-cert and --tls-key.
 """
