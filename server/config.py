@@ -101,7 +101,7 @@ class TurnConfig:
     tls_port: int = 5349
     """Where coturn itself listens for TLS; behind the SNI splitter it is not the port that browsers use."""
     public_tls_port: int = 443
-    """What browsers are told: the only port that every clinic lets out."""
+    """What browsers are told: the only port that every clinic lets out. 0: the clinic's coturn has no TLS."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
     relay_min_port: int = 49152
@@ -293,7 +293,7 @@ def _check_numbers(settings: Any, place: str) -> None:
         if dataclasses.is_dataclass(value):
             _check_numbers(value, f"{name}.")
         elif name.endswith("port"):
-            if not (name != "http.port") <= value <= 65_535:
+            if not (name not in ("http.port", "turn.public_tls_port")) <= value <= 65_535:
                 raise ConfigError(f"`{name}` is a port, at most 65535")
         elif isinstance(value, int | float) and not 0 < value < math.inf and value is not False:
             raise ConfigError(f"`{name}` is above zero, and finite")

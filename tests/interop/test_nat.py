@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.browsers import until_moving
-from tests.interop.deployment import Deployment, admit, chosen_pair, frames_decoded, running
+from tests.interop.deployment import PAGES, Deployment, admit, chosen_pair, frames_decoded, running
 from tests.interop.natlab import PUBLIC_ADDRESS, Kind
 
 JOIN_S = 3.0
@@ -47,3 +47,11 @@ async def test_a_call_finds_its_way(deployment: Deployment, clinic: Kind, home: 
             assert {pair["protocol"] for pair in relayed} == {way}
             assert all(PUBLIC_ADDRESS in (pair["localAddress"], pair["remoteAddress"]) for pair in pairs)
         assert max(seconds) <= JOIN_S
+
+
+async def test_the_server_wrote_nothing_about_anybody(deployment: Deployment) -> None:
+    """Row 22, after the calls above and at level debug: no name, address, candidate or credential."""
+    written = deployment.log_path.read_text()
+    assert '"event": "listening"' in written
+    for private in ("canary", "45.80.", "192.168.", "candidate:", "a=ice-", PAGES + "/t/"):
+        assert private not in written
