@@ -122,6 +122,21 @@ test('after a reload in the conversation the peers are there without a click, an
   assert.deepEqual(said('setMedia'), [{ type: 'setMedia', microphone: 'on', camera: 'missing' }]);
 });
 
+test('a device that changes while joining, or while away, is said as soon as there is somebody to hear it', () => {
+  welcome({ state: 'admitted' });
+  client.setMedia({ microphone: 'on', camera: 'missing' });
+  client.join();
+  client.setMedia({ camera: 'on' });
+  assert.deepEqual(said('setMedia'), []);
+  socket().say({ type: 'state', state: 'joined', peers: [], iceServers: [] });
+  assert.deepEqual(said('setMedia'), [{ type: 'setMedia', microphone: 'on', camera: 'on' }]);
+  socket().drop();
+  client.setMedia({ camera: 'off' });
+  environment.dispatchEvent(new Event('online'));
+  welcome({ state: 'joined' });
+  assert.deepEqual(said('setMedia'), [{ type: 'setMedia', microphone: 'on', camera: 'off' }]);
+});
+
 test('what was asked for while offline is asked for again', () => {
   welcome({ role: 'patient', state: 'arrived' });
   socket().drop();
@@ -284,6 +299,17 @@ test('taken over from here: refused, and the way back is takeOver()', async () =
   client.takeOver();
   socket().accept();
   assert.equal(said('hello')[0].takeOver, true);
+});
+
+test('a seat that was taken while we were away: asks, and the conversation here is over', () => {
+  welcome({ state: 'joined' }, [PEER]);
+  socket().drop();
+  environment.dispatchEvent(new Event('online'));
+  socket().accept();
+  socket().say({ type: 'occupied' });
+  assert.equal(heard('occupied').length, 1);
+  assert.equal(client.peers.size, 0);
+  assert.equal(client.state, 'connecting');
 });
 
 test('a refusal that may be retried is', async () => {

@@ -213,6 +213,10 @@ describe('choosing', () => {
     await assert.rejects(devices.select('audio', 'mic2'), { code: 'device_busy' });
     assert.equal(devices.track('audio'), before);
     assert.equal(devices.state('audio'), 'on');
+    mediaDevices.refuse = () => null;
+    before.end();
+    await patience();
+    assert.equal(devices.deviceId('audio'), 'mic', 'nor is it remembered');
   });
 
   test('what is plugged in', async () => {
@@ -259,6 +263,7 @@ describe('choosing', () => {
   test('off, on and off again ends off', async () => {
     await Promise.all([devices.setEnabled('video', false), devices.setEnabled('video', true), devices.setEnabled('video', false)]);
     assert.deepEqual([devices.track('video'), devices.state('video')], [null, 'off']);
+    assert.equal(mediaDevices.asked.length, 1, 'and the light never flashes');
   });
 
   test('stop releases everything and hears nothing more', () => {

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { beforeEach, describe, test } from 'node:test';
 
+import { Log } from '../../../web/static/js/rtc/log.js';
 import { Peer } from '../../../web/static/js/rtc/peer.js';
-import { FakeNetwork, FakeTrack, fakePeerConnection, fakePlatform, settle, silent } from './fakes.js';
+import { FakeNetwork, FakeTrack, fakePeerConnection, fakePlatform, settle } from './fakes.js';
 
 /**
  * Two participants and the server between them. `a` is the impolite one (a clinician), `b` the polite one.
@@ -12,6 +13,7 @@ class Pair {
   constructor() {
     this.platform = fakePlatform(new FakeNetwork());
     this.wire = [];
+    this.warnings = [];
     /** Says which messages get lost. */
     this.lose = () => false;
     this.ends = {};
@@ -36,7 +38,7 @@ class Pair {
     });
     const host = {
       platform: end.platform,
-      log: silent,
+      log: new Log('warning', (_, line) => this.warnings.push(line)),
       receiveOnly: false,
       tracks: end.tracks,
       iceServers: () => [{ urls: ['turn:old'] }],
@@ -250,6 +252,7 @@ describe('glare', () => {
     pair.ends.a.peer.receiveDescription('b1', answer);
     await pair.run();
     pair.bothStable();
+    assert.deepEqual(pair.warnings, []);
   });
 });
 
@@ -457,6 +460,7 @@ describe('the other end reloads', () => {
     await pair.run();
     pair.bothStable();
     assert.equal(pair.ends.b.peer.media, 'connected');
+    assert.equal(pair.count('b'), 2, 'one for each page load');
   });
 
   test('closing the peer closes every connection and stops every timer', async () => {

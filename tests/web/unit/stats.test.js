@@ -67,6 +67,9 @@ test('a new connection counts from zero without a spike', () => {
   path.run(20, { loss: 0.02 });
   path.received = path.lost = 0;
   assert.ok(path.run(2).loss < 0.03);
+  path.run(2, { silent: true });
+  path.received = path.lost = -500;
+  assert.equal(path.run(2).level, 'good', 'fewer bytes than before are bytes all the same');
 });
 
 test('figures are read from the reports of both families of browsers', () => {
