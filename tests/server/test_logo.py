@@ -106,6 +106,12 @@ def test_a_bomb_is_refused_by_its_header(size: tuple[int, int]):
     assert time.process_time() - started < 0.5
 
 
+@pytest.mark.parametrize("size", [(1025, 1), (1, 1025)])
+def test_a_sound_picture_may_be_too_wide_or_too_high(size: tuple[int, int]):
+    with pytest.raises(LogoError, match="1024 x 1024"):
+        normalise(file_of(Image.new("RGB", size)))
+
+
 def test_a_picture_that_lacks_its_end():
     with pytest.raises(LogoError, match="cannot be read"):
         normalise(png_claiming(1000, 1000))

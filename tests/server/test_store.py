@@ -369,6 +369,7 @@ async def test_a_commit_whose_answer_was_lost_writes_nothing_twice(
         await store.flush()
     store.append(event_in(room, "two"))
     assert [event.subject for event in await store.audit(room.id)] == ["one", "two"]
+    assert store.statistics.rejected == 0
 
 
 async def test_a_restart_of_postgresql_is_survived(postgres: Cluster):
