@@ -10,8 +10,9 @@ import argparse
 import playwright.async_api as playwright
 
 from benchmarks.report import Figures, percentile, progress
-from tests.browsers import chromium, press, read_counter, until_state
+from tests.browsers import chromium, press, read_counter
 from tests.live import Live, live_server
+from tests.walk import REMOTE, choose_devices, enter_as_clinician
 
 _CLINICIAN, _PATIENT = 1, 2
 """Their cameras."""
@@ -60,19 +61,14 @@ async def _join(live: Live, one: playwright.Browser, other: playwright.Browser) 
     """Return the milliseconds from a patient's click, admitted already, to the clinician's first picture."""
     room = await live.room()
     clinician, patient = await one.new_page(), await other.new_page()
-    await clinician.goto(await live.link(room, "clinician", name="Dr Martin"))
     await patient.add_init_script(_WATCH)
-    await patient.goto(await live.link(room, "patient", name="Ada"))
-    for page in (clinician, patient):
-        await page.click('[data-testid="allow-devices"]:visible, [data-testid="join"]:visible')
-        await until_state(page, "devices", "call")
-    await press(clinician, "join")
-    await until_state(clinician, "call")
+    await enter_as_clinician(clinician, await live.link(room, "clinician", name="Dr Martin"))
+    await choose_devices(patient, await live.link(room, "patient", name="Ada"))
     await press(clinician, "admit")
-    await clinician.wait_for_selector('[data-testid="admit"]', state="detached")
+    await clinician.wait_for_selector('[data-testid="admit"]', state="hidden")
     await press(patient, "enter-waiting")
     milliseconds = float(await patient.evaluate("firstFrame.then(shownAt => shownAt - clickedAt)"))
-    counter = await read_counter(patient, "video[data-peer]")
+    counter = await read_counter(patient, REMOTE)
     if counter is None or counter.camera != _CLINICIAN:
         raise RuntimeError(f"the first picture is not the clinician's: {counter}")
     await clinician.close()

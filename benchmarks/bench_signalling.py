@@ -347,7 +347,7 @@ class _Person:
 
 async def _idling(figures: Figures, count: int) -> None:
     """Fill that many waiting rooms, one patient in each, and see what holding them costs."""
-    _allow_files(2 * count + 1000)
+    _allow_files(count + _WARM_UP + 500)
     async with live_server(**_NO_LIMITS) as live:
         server = psutil.Process(live.process.pid)
         progress(f"idle: inviting {count + _WARM_UP} patients")
@@ -401,10 +401,15 @@ async def _invite(live: Live) -> str:
 
 
 def _allow_files(count: int) -> None:
-    """Let this process and the servers it starts hold that many sockets."""
+    """Let this process and the servers it starts hold that many files each.
+
+    Raises:
+        RuntimeError: The system does not allow that many.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, max(hard, count)))
+    if hard < count:
+        raise RuntimeError(f"{count} open files are needed and {hard} allowed: raise `ulimit -Hn` or lower --idle")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
