@@ -23,11 +23,13 @@ ID_LENGTH = 22
 def new_id() -> str:
     """Return a fresh id or link secret: 22 random characters of base64url, 131 bits.
 
-    The first is no hyphen, so that an id is never taken for an option on a command line.
+    It begins and ends with a letter or digit: a command line takes no option for it, and a messaging application that
+    makes links out of text takes all of it.
     """
-    while (candidate := secrets.token_urlsafe(17)[:ID_LENGTH]).startswith("-"):
-        pass
-    return candidate
+    while True:
+        candidate = secrets.token_urlsafe(17)[:ID_LENGTH]
+        if candidate[0].isalnum() and candidate[-1].isalnum():
+            return candidate
 
 
 def new_api_key() -> str:
