@@ -88,7 +88,8 @@ async def test_state(world: World, state: PageState) -> None:
                 await page.set_viewport_size(size)  # type: ignore[arg-type]
                 for scheme in ("light", "dark"):
                     await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
-                    await page.evaluate(_PAINTED)
+                    if state.javascript:
+                        await page.evaluate(_PAINTED)
                     place = f"{language}-{device}-{scheme}"
                     await page.screenshot(path=folder / f"{place}.png", full_page=state.state != "call")
                     if state.javascript:

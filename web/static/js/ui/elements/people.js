@@ -15,7 +15,7 @@ export class People extends EventTarget {
     super();
     this.root = root;
     this.words = words;
-    /** @type {(import('../../rtc/messages.js').Visitor & {until: number})[]} `until`: performance.now() minus `sinceMs` */
+    /** @type {(import('../../rtc/messages.js').Visitor & {since: number})[]} `since`: on the clock of `performance.now()` */
     this.visitors = [];
     root.addEventListener('click', (event) => this.onClick(event));
     root.addEventListener('keydown', (event) => {
@@ -25,6 +25,7 @@ export class People extends EventTarget {
       open.removeAttribute('open');
       find('summary', open).focus();
     });
+    words.addEventListener('change', () => this.draw());
     setInterval(() => this.tick(), 10_000);
   }
 
@@ -34,14 +35,18 @@ export class People extends EventTarget {
    * @param {import('../../rtc/messages.js').Visitor[]} visitors
    */
   show(visitors) {
-    this.visitors = visitors.map((visitor) => ({ ...visitor, until: performance.now() - visitor.sinceMs }));
+    this.visitors = visitors.map((visitor) => ({ ...visitor, since: performance.now() - visitor.sinceMs }));
+    this.draw();
+  }
+
+  draw() {
     const list = find('[data-visitors]', this.root);
     this.sync(list, 'visitor', this.visitors, (row, visitor) => {
       find('[data-testid="admit"]', row).hidden = !['arrived', 'waiting'].includes(visitor.state);
       row.dataset.waiting = String(visitor.state === 'waiting');
     });
     this.tick();
-    find('[data-nobody-waiting]', this.root).hidden = visitors.length > 0;
+    find('[data-nobody-waiting]', this.root).hidden = this.visitors.length > 0;
   }
 
   /**
@@ -71,9 +76,9 @@ export class People extends EventTarget {
     }
   }
 
-  /** @param {import('../../rtc/messages.js').Visitor & {until: number}} visitor */
+  /** @param {import('../../rtc/messages.js').Visitor & {since: number}} visitor */
   detail(visitor) {
-    const minutes = Math.floor((performance.now() - visitor.until) / 60_000);
+    const minutes = Math.floor((performance.now() - visitor.since) / 60_000);
     const state = visitor.connection === 'reconnecting' ? 'reconnecting' : visitor.state;
     const since = minutes < 1 ? this.words.say('people.just_now') : this.words.say('people.minutes', { minutes });
     return `${this.words.say(`role.${visitor.role}`)} · ${this.words.say(`visitor.${state}`)} ${since}`;
