@@ -42,6 +42,14 @@ function welcome(facts = {}, peers = []) {
   if (state !== 'arrived') socket().say({ type: 'state', state, ...(state === 'joined' && { peers }), iceServers: [] });
 }
 
+/** Let the first offer go out, and answer it. */
+async function answered() {
+  await settle();
+  await settle();
+  const [connection] = platform.RTCPeerConnection.all;
+  await connection.setRemoteDescription({ type: 'answer', sdp: connection.localDescription.sdp.replace(/u\d+/, 'theirs') });
+}
+
 test('hello tells the link secret, the instance and nothing that is not known', () => {
   client.connect();
   socket().accept();
@@ -193,11 +201,9 @@ test('peers join, change and leave', () => {
 
 test('the conversation outlives the socket, and ICE restarts when the network may have changed', async () => {
   welcome({ state: 'joined' }, [PEER]);
-  await settle();
-  await settle();
+  await answered();
   const [connection] = platform.RTCPeerConnection.all;
   const { localDescription } = connection;
-  await connection.setRemoteDescription({ type: 'answer', sdp: localDescription.sdp.replace(/u\d+/, 'theirs') });
   socket().drop();
   assert.deepEqual(heard('signalling').map(({ online }) => online), [true, false]);
   assert.equal(client.state, 'joined');
@@ -217,11 +223,10 @@ test('the conversation outlives the socket, and ICE restarts when the network ma
 
 test('ICE servers are refreshed before a restart, and an answer that does not come does not stop it', async () => {
   welcome({ state: 'joined' }, [PEER]);
-  await settle();
-  await platform.clock.advance(300_000);
+  await answered();
+  await platform.clock.advance(60_000);
   environment.dispatchEvent(new Event('online')); // the pings of this test's server do not come
   socket().welcome({ state: 'joined' });
-  await platform.clock.advance(0);
   socket().say({ type: 'state', state: 'joined', peers: [PEER] });
   for (let i = 0; i < 4; i++) await settle();
   assert.equal(said('refreshIceServers').length, 1);

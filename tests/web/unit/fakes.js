@@ -195,6 +195,7 @@ export function fakePeerConnection(network) {
     #version = 0;
     #ufrag = null;
     #needsNegotiation = false;
+    #restartWanted = false;
     #transceivers = [];
     candidates = [];
     closed = false;
@@ -233,7 +234,7 @@ export function fakePeerConnection(network) {
 
     restartIce() {
       if (this.localDescription === null) return;
-      this.#ufrag = null;
+      this.#restartWanted = true;
       this.#needNegotiation();
     }
 
@@ -241,9 +242,13 @@ export function fakePeerConnection(network) {
       await null;
       if (this.closed) throw new DOMException('closed', 'InvalidStateError');
       if (description?.type === 'rollback') return this.#rollback();
+      const type = this.signalingState === 'have-remote-offer' ? 'answer' : 'offer';
+      if (this.#restartWanted && type === 'offer') {
+        this.#ufrag = null;
+        this.#restartWanted = false;
+      }
       this.#ufrag ??= `u${++serial}`;
       network.byUfrag.set(this.#ufrag, this);
-      const type = this.signalingState === 'have-remote-offer' ? 'answer' : 'offer';
       const kinds = this.#transceivers.map(({ kind }) => `m=${kind} 9 UDP/TLS/RTP/SAVPF 96\r\n`).join('');
       const sdp = `v=0\r\no=- ${this.#session} ${++this.#version} IN IP4 127.0.0.1\r\na=ice-ufrag:${this.#ufrag}\r\n${kinds}`;
       if (type === 'offer') {
@@ -268,7 +273,10 @@ export function fakePeerConnection(network) {
       this.remoteDescription = { type, sdp };
       if (type === 'offer') {
         this.signalingState = 'have-remote-offer';
-        if (before !== undefined && before !== ufragOf({ sdp })) this.#ufrag = null; // RFC 8445: an ICE restart is mutual
+        if (before !== undefined && before !== ufragOf({ sdp })) {
+          this.#ufrag = null; // RFC 8445: an ICE restart is mutual
+          this.#restartWanted = false;
+        }
         for (const [, kind] of sdp.matchAll(/^m=(\w+)/gm)) {
           if (this.#transceivers.some((transceiver) => transceiver.kind === kind)) continue;
           this.#transceiver(kind, 'recvonly');
@@ -333,6 +341,7 @@ export function fakePeerConnection(network) {
     #becomeStable() {
       this.signalingState = 'stable';
       this.#needsNegotiation = false;
+      if (this.#restartWanted) this.#needNegotiation();
     }
 
     #needNegotiation() {

@@ -312,6 +312,25 @@ describe('the network changes', () => {
     pair.bothStable();
   });
 
+  test('moving while an offer waits: it is sent again, nothing is rolled back, and the restart follows the answer', async () => {
+    pair.lose = (from) => from === 'a';
+    pair.ends.a.peer.weAreBack(true);
+    await pair.run();
+    const offer = pair.connection('a').localDescription;
+    pair.lose = () => false;
+    const said = [];
+    pair.lose = (from, message) => (message.type === 'description' && said.push([from, ufrag(message.description)]), false);
+    pair.connection('a').setLocalDescription = new Proxy(pair.connection('a').setLocalDescription, {
+      apply: (method, connection, [description]) => (assert.notEqual(description?.type, 'rollback'), Reflect.apply(method, connection, [description])),
+    });
+    pair.ends.a.peer.weAreBack(true);
+    await pair.run();
+    assert.deepEqual(said.map(([from]) => from), ['a', 'b', 'a', 'b']);
+    assert.equal(said[0][1], ufrag(offer));
+    assert.notEqual(said[2][1], ufrag(offer));
+    pair.bothStable();
+  });
+
   test('a camera that goes off, or a list of everybody, restarts nothing', async () => {
     const before = pair.connection('a').localDescription;
     pair.ends.a.peer.update(pair.info('a', { camera: 'off' }), true);

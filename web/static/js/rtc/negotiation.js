@@ -8,9 +8,8 @@
  * offers cross, the polite side takes its own back and answers, the impolite side ignores the other's. The very first offer is the
  * impolite side's, so that the two do not cross at every start.
  *
- * Crossing offers are the safety net, not the plan: in Chromium 156 a rollback on the side that answered first ends its incoming video for
- * good (the receive stream is made anew without its sink), while one on the side that made the sections does no harm. So `peer.js` has
- * only the impolite side offer, and the polite side asks for it.
+ * Crossing offers are the safety net, not the plan: in Chromium 156 a rollback of a later offer ends the incoming video for good (the receive
+ * stream is made anew without its sink). So `peer.js` has only the impolite side offer, and the polite side asks for it.
  */
 
 /**
@@ -68,11 +67,14 @@ export class Negotiation {
     this.#enqueue('remote_candidate', () => this.#add(candidate));
   }
 
-  /** Restart ICE (RFC 8445 section 2.4): a fresh offer follows, in place of one that knows nothing of our new network. */
+  /**
+   * Restart ICE (RFC 8445 section 2.4). An offer that waits for its answer is not taken back, only sent again: an answer on its way would
+   * be taken for one to the next offer. The restart follows the answer.
+   */
   restart() {
     this.#enqueue('restart', async () => {
-      if (this.#connection.signalingState === 'have-local-offer') await this.#connection.setLocalDescription({ type: 'rollback' });
       this.#connection.restartIce();
+      if (this.#connection.signalingState === 'have-local-offer') this.#sendLocal();
     });
   }
 
