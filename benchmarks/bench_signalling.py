@@ -13,6 +13,7 @@ import json
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,6 +291,7 @@ class _Person:
     def __init__(self, client: Client, goal: str, started: float) -> None:
         self.client = client
         self.id = ""
+        self.refusal = ""
         self.there: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.seconds = 0.0
         self._goal = goal
@@ -327,7 +329,9 @@ class _Person:
                 if visitor["state"] == "waiting":
                     self._send(type="admit", participant=visitor["id"])
         elif kind in ("refused", "problem"):
-            self.there.set_exception(RuntimeError(f"{kind}: {message['code']}"))
+            self.refusal = message["code"]
+            if not self.there.done():
+                self.there.set_exception(RuntimeError(f"{kind}: {self.refusal}"))
 
     def _step(self, state: str) -> None:
         if state == self._state:
@@ -367,7 +371,9 @@ async def _idling(figures: Figures, count: int) -> None:
             f" {pings / elapsed:,.0f} heartbeats a second, {busy:.0%} of a core"
         )
         if alive < len(people):
-            raise RuntimeError("the server lost idle connections")
+            raise RuntimeError(
+                f"lost idle connections: {Counter(p.refusal or 'cut' for p in people if p.client.lost.done())}"
+            )
         figures.add("idle_connections", "connections", alive)
         figures.add("idle_connection_kib", "KiB", (held_bytes - empty_bytes) / 1024 / count)
         figures.add("idle_heartbeats_cpu", "cores", busy)
