@@ -52,7 +52,7 @@ class TransportResumed(MediaEvent):
 
 @dataclass(frozen=True)
 class TransportFailed(MediaEvent):
-    """The transport is dead and its keys are out of the relay; only closing it is left."""
+    """The transport is dead: no media in or out, no way back; only closing it is left."""
 
     transport: str
     reason: TransportFailure
