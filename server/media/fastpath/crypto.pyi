@@ -1,0 +1,3 @@
+from pylibsrtp import Session
+
+def open_session(profile: int, key: bytes, inbound: bool) -> Session: ...
