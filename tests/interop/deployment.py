@@ -82,7 +82,7 @@ class Deployment:
         nginx.write_text(subprocess.check_output([*colloque, "turn", "nginx"], env=environment, text=True, cwd=_ROOT))
         lab.public.spawn("nginx", "-c", str(nginx), "-g", f"daemon off; pid {folder}/nginx.pid;")
         for port in (8080, 443, 3478, 5349):
-            wait_until(lambda port=port: self._accepts(port), f"port {port}", 20.0)  # type: ignore[misc]
+            wait_until(lambda port=port: self._accepts(port), f"port {port}")  # type: ignore[misc]
 
     @property
     def log_path(self) -> Path:

@@ -151,7 +151,7 @@ def remove_leftovers() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_until(ready: Callable[[], object], what: str, seconds: float = 10.0) -> None:
+def wait_until(ready: Callable[[], object], what: str, seconds: float = 30.0) -> None:
     """Poll until something is true.
 
     Raises:

@@ -346,9 +346,14 @@ def test_what_a_running_allocation_can_do_after_its_credentials(start: Callable[
         assert client.allocate().error == 0
         assert client.lifetime == ALLOCATION_LIFETIME_S
         assert client.refresh(3600).lifetime == ALLOCATION_LIFETIME_S
-        again = relay.client("removed", lives_s=2)
-        wait_until(lambda: int(again.username.partition(":")[0]) < time.time() - 1, "the credentials expire")
-        assert again.allocate().error == 401
+
+        def refused() -> bool:
+            """The same credentials, from another place. coturn's clock lags by a second or two."""
+            again = relay.client()
+            again.username, again.credential = client.username, client.credential
+            return again.allocate().error == 401
+
+        wait_until(refused, "the credentials expire", 8.0)
         assert client.refresh(600).lifetime == ALLOCATION_LIFETIME_S
         assert client.permit("45.80.1.99").error == 0
     finally:
@@ -486,8 +491,11 @@ async def test_it_serves_from_start_to_stop(tmp_path: Path) -> None:
     try:
         await until(lambda: binding_answered(config.turn.port))
         assert stat.S_IMODE((config.data_dir / "coturn.conf").stat().st_mode) == 0o600
-        owner = Path(f"/proc/{child(config)}").stat().st_uid
-        assert (owner == 0) is False
+
+        async def left_root() -> bool:
+            return Path(f"/proc/{child(config)}").stat().st_uid != 0
+
+        await until(left_root)
     finally:
         pid = child(config)
         await child_.stop()
