@@ -10,6 +10,9 @@
 What we do not know is kept as it came (`OtherRtcp`), so that parsing and serialising gives the same bytes. A compound
 may be of reduced size, without a report in front (RFC 5506): browsers send such when `a=rtcp-rsize` is agreed on.
 
+Padding is for the last packet and in whole words, says RFC 3550 section 6.4.1. libwebrtc fills transport feedback with
+1 to 3 bytes of it, and sends several of those in one compound: so do we, and so we read it.
+
 Spec: RFC 3550 section 6 (reports, SDES, BYE), RFC 4585 section 6 (NACK, PLI), RFC 5104 section 4.3.1 (FIR),
 draft-alvestrand-rmcat-remb-03 (REMB). NACK lists and transport feedback are in nack.py and twcc.py.
 """
@@ -190,10 +193,8 @@ def parse_compound(data: bytes) -> list[RtcpPacket]:
             raise RtcpParseError("packet is truncated")
         body = data[at + 4 : end]
         if first & 0x20:
-            if end != len(data):
-                raise RtcpParseError("padding before the last packet")
-            if not body or not 1 <= body[-1] <= len(body) or body[-1] % 4:
-                raise RtcpParseError("padding is longer than the packet, zero, or not of whole words")
+            if not body or not 1 <= body[-1] <= len(body):
+                raise RtcpParseError("padding is longer than the packet, or zero")
             body = body[: -body[-1]]
         packets.append(_parse(kind, first & 0x1F, body))
         at = end
@@ -208,7 +209,10 @@ def serialize_compound(packets: Sequence[RtcpPacket]) -> bytes:
 def serialize(packet: RtcpPacket) -> bytes:
     """Return one packet."""
     kind, count, body = _serialized(packet)
-    return pack("!BBH", 0x80 | count, kind, len(body) // 4) + body
+    padding = -len(body) % 4
+    if padding:
+        body += bytes(padding - 1) + bytes([padding])
+    return pack("!BBH", 0x80 | bool(padding) << 5 | count, kind, len(body) // 4) + body
 
 
 def _parse(kind: int, count: int, body: bytes) -> RtcpPacket:
