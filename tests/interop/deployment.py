@@ -168,7 +168,7 @@ async def participant(person: Person) -> str:
 async def back_after(person: Person, since_s: float, *, within_s: float = 20.0) -> float:
     """Wait until the other's picture moves again for good, and return how many seconds after `since_s` that began.
 
-    For good: new decoded frames for a second, with no pause above 0.7 s. What was still in the jitter buffer when the
+    For good: new decoded frames for a second, with no pause above one. What was still in the jitter buffer when the
     network went does not count, because the pause comes after it.
 
     Args:
@@ -177,9 +177,13 @@ async def back_after(person: Person, since_s: float, *, within_s: float = 20.0) 
         within_s: How long to wait, from now.
 
     Raises:
-        playwright.TimeoutError: It does not.
+        AssertionError: It does not; says when frames were seen, and what the connection has received.
     """
-    found = await person.page.wait_for_function(_STEADY_SINCE, arg=since_s * 1000, timeout=within_s * 1000)
+    try:
+        found = await person.page.wait_for_function(_STEADY_SINCE, arg=since_s * 1000, timeout=within_s * 1000)
+    except playwright.TimeoutError:
+        told = await person.page.evaluate(_WHAT_IS_WRONG, since_s * 1000)
+        raise AssertionError(f"the picture does not move again: {told}") from None
     return (float(await found.json_value()) - since_s * 1000) / 1000
 
 
@@ -212,10 +216,10 @@ _STEADY_SINCE = """since => {
   let start = null, last = null;
   for (const at of __seen) {
     if (at < since) continue;
-    if (last === null || at - last > 700) start = at;
+    if (last === null || at - last > 1000) start = at;
     last = at;
   }
-  return start !== null && last - start >= 1000 && Date.now() - last < 700 ? start : false;
+  return start !== null && last - start >= 1000 && Date.now() - last < 1000 ? start : false;
 }"""
 
 _REPORT = """
@@ -223,6 +227,17 @@ _REPORT = """
   const report = await peer.stats();
   const all = [...report.values()];
 """
+
+_WHAT_IS_WRONG = f"""async since => {{
+  const seen = __seen.filter(at => at >= since).map(at => at - since);
+  const client = __colloque.client;
+  const {{ state, signalling, peers: {{ size }} }} = client;
+  const told = {{ seenMs: seen.slice(-40), state, signalling, peers: size }};
+  if (size === 0) return JSON.stringify(told); {_REPORT}
+  const inbound = all.find(entry => entry.type === 'inbound-rtp' && entry.kind === 'video');
+  const {{ packetsReceived, framesReceived, framesDecoded }} = inbound ?? {{}};
+  return JSON.stringify({{ ...told, media: peer.media, packetsReceived, framesReceived, framesDecoded }});
+}}"""
 
 _CHOSEN_PAIR = f"""async () => {{ {_REPORT}
   const transport = all.find(entry => entry.type === 'transport');

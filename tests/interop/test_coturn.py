@@ -32,8 +32,10 @@ from server.signalling.coturn import Coturn
 from server.signalling.turn import ALLOCATION_LIFETIME_S, FORBIDDEN_PEERS, render_coturn, rest_credential
 from tests.interop import turnclient
 from tests.interop.authority import Authority
-from tests.interop.natlab import PUBLIC_ADDRESS, Lab, Site, wait_until
+from tests.interop.natlab import LAB_TIMEOUT_S, PUBLIC_ADDRESS, Lab, Site, wait_until
 from tests.interop.turnclient import ALLOCATE, BINDING, CREATE_PERMISSION, REFRESH, TurnClient, fingerprinted, message
+
+pytestmark = pytest.mark.timeout(LAB_TIMEOUT_S)
 
 SECRET = "a-secret-of-the-tests"
 MEDIA_ADDRESS = "10.9.8.7"

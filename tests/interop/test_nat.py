@@ -8,7 +8,9 @@ import pytest
 
 from tests.browsers import until_moving
 from tests.interop.deployment import PAGES, Deployment, admit, chosen_pair, frames_decoded, running
-from tests.interop.natlab import PUBLIC_ADDRESS, Kind
+from tests.interop.natlab import LAB_TIMEOUT_S, PUBLIC_ADDRESS, Kind
+
+pytestmark = pytest.mark.timeout(LAB_TIMEOUT_S)
 
 JOIN_S = 3.0
 DIRECT = {"host", "srflx", "prflx"}

@@ -20,8 +20,10 @@ from server.ids import new_id
 from server.signalling.splitter import render_nginx
 from server.signalling.turn import render_coturn, rest_credential
 from tests.interop.authority import Authority
-from tests.interop.natlab import PUBLIC_ADDRESS, Lab, wait_until
+from tests.interop.natlab import LAB_TIMEOUT_S, PUBLIC_ADDRESS, Lab, wait_until
 from tests.interop.turnclient import TurnClient
+
+pytestmark = pytest.mark.timeout(LAB_TIMEOUT_S)
 
 PAGES, TURN = "video.colloque.test", "turn.colloque.test"
 SECRET = "a-secret-of-the-tests"
