@@ -158,7 +158,7 @@ cdef struct Forward:
     uint8_t mid[16]
 
 
-cdef struct Event:
+cdef struct Queued:
     uint8_t* data           # ours
     double at
     Endpoint origin
@@ -201,12 +201,13 @@ cdef class Relay:
         Transport* transports
         Source* sources
         Forward* forwards
+        Py_ssize_t transports_room, sources_room
         TransportRow* transport_rows
         SourceRow* source_rows
         ForwardRow* forward_rows
         uint64_t* drop_counts
         uint32_t births
-        Event* events
+        Queued* events
         uint32_t events_begin, events_count, events_of_strangers
         Batch outbox        # the slow path's, until the next batch
         int wake_fd         # written when the outbox has something; -1: nobody listens

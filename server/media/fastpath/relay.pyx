@@ -99,14 +99,14 @@ cdef extern from "<arpa/inet.h>" nogil:
     const char* inet_ntop(int, const void*, char*, uint32_t)
 
 
+Address = tuple[str, int, str]
+Event = tuple[int, int, Address, bytes, float]
 MAX_DATAGRAM_BYTES = MAX_DATAGRAM
 _ADDRESSES_OF_ONE = 16
 _OUTBOX = 1024
 _BATCH = 256
-_UNKNOWN_EVERY_S = 0.02
-_WANTED_EVERY_S = 0.5
-cdef double UNKNOWN_EVERY_S = _UNKNOWN_EVERY_S
-cdef double WANTED_EVERY_S = _WANTED_EVERY_S
+cdef double UNKNOWN_EVERY_S = 0.02
+cdef double WANTED_EVERY_S = 0.5
 cdef int64_t BUDGET_AT_FIRST = 32 * 1024
 cdef int64_t BUDGET_MOST = 128 * 1024
 _EXTENSION_NAMES = (
@@ -253,6 +253,8 @@ cdef class Relay:
         cdef uint64_t seed = secrets.randbits(64)
         pthread_mutex_init(&self.mutex, NULL)
         self.srtp = srtp_functions()
+        self.transports_room = transports
+        self.sources_room = sources
         self.wake_fd = -1
         self._tables = [
             np.zeros(transports, TRANSPORT_DTYPE),
@@ -276,7 +278,7 @@ cdef class Relay:
         self.transports = <Transport*>PyMem_RawCalloc(transports, sizeof(Transport))
         self.sources = <Source*>PyMem_RawCalloc(sources, sizeof(Source))
         self.forwards = <Forward*>PyMem_RawCalloc(forwards, sizeof(Forward))
-        self.events = <Event*>PyMem_RawCalloc(EVENTS, sizeof(Event))
+        self.events = <Queued*>PyMem_RawCalloc(EVENTS, sizeof(Queued))
         if (
             self.transports == NULL
             or self.sources == NULL
@@ -291,10 +293,10 @@ cdef class Relay:
     def __dealloc__(self):
         cdef Py_ssize_t i
         if self.transports != NULL:
-            for i in range(len(self._tables[0])):
+            for i in range(self.transports_room):
                 free(self.transports[i].arrivals)
         if self.sources != NULL:
-            for i in range(len(self._tables[1])):
+            for i in range(self.sources_room):
                 free(self.sources[i].feeds)
                 free(self.sources[i].history)
         if self.events != NULL:
@@ -596,7 +598,7 @@ cdef class Relay:
         piece.from_in = packet.ext_seq
         piece.from_out = row.highest_ext_seq + 1
         if not first:
-            elapsed = <uint32_t><int64_t>((self.now - row.sent_at) * self.source_rows[source].clock_rate)
+            elapsed = <uint32_t><int64_t>((self.now - row.sent_at) * self.source_rows[source].clock_rate + 0.5)
             piece.timestamp_delta = row.timestamp + max(elapsed, <uint32_t>1) - packet.timestamp
             piece.picture_delta = forward.picture_id + 1 - packet.frame.picture_id
             piece.tl0_delta = forward.tl0 + 1 - packet.frame.tl0
@@ -701,7 +703,7 @@ cdef class Relay:
         self, uint8_t kind, int32_t index, bint charged, const Endpoint* origin, const uint8_t* data, uint32_t size
     ) noexcept nogil:
         """Queue an event, within the share of its transport, or of all strangers together."""
-        cdef Event* event
+        cdef Queued* event
         if charged and index < 0 and self.events_of_strangers >= EVENTS_OF_STRANGERS:
             self._drop(DROP_STRANGER_QUEUE_FULL)
             return
@@ -735,7 +737,7 @@ cdef class Relay:
         self._pass_up(kind, forward, False, &nowhere, data, 4)
 
     def take_events(self, limit=4096):
-        cdef Event* event
+        cdef Queued* event
         cdef list taken = []
         with nogil:
             self.lock()
@@ -1175,10 +1177,10 @@ cdef class Relay:
                     asked.budget -= size
                     row.retransmitted += 1
                     sent += 1
+            if sent:
+                self._wake()
         finally:
             self.unlock()
-        if sent:
-            self._wake()
         return sent
 
     def send(self, address, data):
@@ -1193,8 +1195,8 @@ cdef class Relay:
             elif view.shape[0]:
                 memcpy(self.outbox.arena + <size_t>self.outbox.count * STRIDE, &view[0], view.shape[0])
                 self._queue(&self.outbox, -1, &to, <int>view.shape[0])
-            self.unlock()
             self._wake()
+            self.unlock()
 
     def send_rtcp(self, transport, data):
         cdef const uint8_t[::1] view = data
@@ -1218,14 +1220,14 @@ cdef class Relay:
                 memcpy(out, &view[0], size)
                 if self.srtp.protect_rtcp(association.send, out, &size) == SRTP_OK:
                     self._queue(&self.outbox, index, &association.nominated, size)
+                    self._wake()
                 else:
                     self._drop(DROP_PROTECT_FAILED)
         finally:
             self.unlock()
-        self._wake()
 
     cdef void _wake(self) noexcept nogil:
-        """Let the socket loop see to the outbox."""
+        """Let the socket loop see to the outbox; the mutex is held, so that it does not close what is written to."""
         cdef uint64_t one = 1
         if self.wake_fd >= 0:
             write(self.wake_fd, &one, sizeof(one))
