@@ -210,10 +210,14 @@ class Room:
         return secret
 
     def attach(self, person: Participant, session: Seated, instance: str, now: float, *, same_device: bool) -> None:
-        """Seat a session; whoever sat there is told `taken_over`. A new device chooses camera and microphone first."""
+        """Seat a session; whoever sat there is told `taken_over`. A new device chooses camera and microphone first.
+
+        On a bad network the hello of a socket that the page has given up may arrive after that of the next, and win.
+        So a socket of the same page is told `dead`, after which it comes back by itself.
+        """
         previous, person.session = person.session, session
         if previous is not None:
-            previous.end("taken_over")
+            previous.end("dead" if same_device and instance == person.instance else "taken_over")
         person.instance = instance
         if same_device and person.state in ("joined", "left"):
             self._fact("participant.resumed", person.id)

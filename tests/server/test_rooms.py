@@ -277,12 +277,14 @@ def test_the_others_see_reconnecting_then_the_same_participant(desk):
     assert [kind for kind, *_ in desk.facts()][-2:] == ["participant.reconnecting", "participant.resumed"]
 
 
-def test_the_newest_socket_wins(desk):
+@pytest.mark.parametrize(("instance", "code"), [("page", "dead"), ("another tab", "taken_over")])
+def test_the_newest_socket_wins(desk, instance, code):
     clinician, patient = desk.call()
-    again = desk.hello(Link(desk.room, origin=patient.seat.seat.origin), resume=patient.resume)
+    again = desk.hello(Link(desk.room, origin=patient.seat.seat.origin), resume=patient.resume, instance=instance)
     assert again.last(Welcome).state == "joined"
-    assert codes(patient.hear()) == ["taken_over"]
-    assert patient.closed == "taken_over"
+    refused = patient.hear()[-1]
+    assert (refused.code, refused.retry) == (code, instance == "page"), "late hellos of one page must not end its call"
+    assert patient.closed == code
     patient.drop()  # the late end of the old socket does not touch the seat
     assert [m for m in clinician.hear() if isinstance(m, PeerChanged)][-1].peer.connection == "online"
 

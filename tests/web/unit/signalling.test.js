@@ -209,6 +209,15 @@ test('a refusal that may be retried is, but not in haste', async () => {
   assert.equal(FakeWebSocket.all.length, 2);
 });
 
+test('displaced by a late hello of our own: back at once', async () => {
+  signalling.open();
+  FakeWebSocket.last.welcome();
+  FakeWebSocket.last.say({ type: 'refused', code: 'dead', message: '', retry: true });
+  FakeWebSocket.last.drop(4408);
+  await platform.clock.advance(1);
+  assert.equal(FakeWebSocket.all.length, 2);
+});
+
 test('a terminal close code is a refusal even when the message was lost', () => {
   signalling.open();
   FakeWebSocket.last.accept();

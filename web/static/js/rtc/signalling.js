@@ -27,8 +27,9 @@ const DEFAULT_PING_INTERVAL_MS = 1500;
 const DEFAULT_DEAD_AFTER_MS = 4000;
 /** A ping this much late is missing rather than slow: as long as a radio takes to wake, and a retransmission. */
 const PING_SLACK_MS = 500;
-/** After a refusal that may be retried (too many connections): haste would make it worse. */
+/** After a refusal because of too much: haste would make it worse. */
 const RETRY_REFUSAL_MS = 3000;
+const TOO_MUCH = new Set(['rate_limited', 'too_many_connections']);
 
 /** Close codes after which the same secret is not tried again, when the `refused` before them was lost. See PROTOCOL.md. */
 const TERMINAL_CLOSE_CODES = new Map([
@@ -203,7 +204,7 @@ export class Signalling {
     } else {
       if (message.type === 'welcome') this.#onWelcome(socket, message);
       if (message.type === 'goingAway') this.#onGoingAway(message.retryAfterMs);
-      if (message.type === 'refused' && message.retry) this.#comeBackAt = this.#platform.now() + RETRY_REFUSAL_MS;
+      if (message.type === 'refused' && TOO_MUCH.has(message.code)) this.#comeBackAt = this.#platform.now() + RETRY_REFUSAL_MS;
       this.#onMessage(message);
     }
   }
