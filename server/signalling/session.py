@@ -245,6 +245,10 @@ class Session:
                 self._next_ping_at = now + self._config.ping_interval_s
                 self.send(_PING)
 
+    def excuse(self, stalled_s: float, now: float) -> None:
+        """Take off the client's silence the seconds in which nobody listened."""
+        self.heard_at = min(now, self.heard_at + stalled_s)
+
     def next_event(self) -> Event | None:
         """Return the next thing that needs the store."""
         return self._events.popleft() if self._events else None

@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 
 _TICK_S: Final = 0.05
 """How late a timer may be."""
+_STALL_S: Final = 0.25
+"""A tick this late: the process did not read its sockets meanwhile, so the silence is ours and not the clients'."""
 _ANNOUNCE_S: Final = 0.05
 """How long changes to the clinicians' list and to places in the waiting room are gathered."""
 _CLOSE_S: Final = 2.0
@@ -162,6 +164,7 @@ class SignallingEndpoint:
         self._timers: list[tuple[float, int, Connection]] = []
         self._sequence = count()
         self._ticker: asyncio.TimerHandle | None = None
+        self._tick_at = 0.0
         self._announcing: asyncio.TimerHandle | None = None
         self._encoded: tuple[ServerMessage, bytes] = (Ping(), b"")
         self._unwritten: list[Connection] = []
@@ -430,11 +433,19 @@ class SignallingEndpoint:
 
     def _start_ticker(self) -> None:
         if self._ticker is None:
-            self._ticker = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+            self._schedule_tick(clock_now())
+
+    def _schedule_tick(self, now: float) -> None:
+        self._tick_at = now + _TICK_S
+        self._ticker = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
 
     def _tick(self) -> None:
         now = clock_now()
-        self._ticker = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+        stalled_s = now - self._tick_at
+        if stalled_s > _STALL_S:
+            for session in self._connections:
+                session.excuse(stalled_s, now)
+        self._schedule_tick(now)
         while self._timers and self._timers[0][0] <= now:
             at, _, connection = heapq.heappop(self._timers)
             if connection.armed_at != at or connection.session not in self._connections:

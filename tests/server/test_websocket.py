@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -292,6 +293,13 @@ async def test_silence_later(open_clinic):
         heard.append(json.loads(message.data)["type"])
     assert heard == ["ping", "ping", "refused"]
     assert (person.socket.close_code, message.extra) == (4408, "dead")
+
+
+@with_settings(signalling={"ping_interval_s": 0.1, "dead_after_s": 0.3})
+async def test_a_stall_of_ours_is_not_their_silence(open_clinic):
+    person, _ = await open_clinic.enter()
+    time.sleep(1.0)  # noqa: ASYNC251  nobody in this process reads or answers meanwhile
+    assert (await person.socket.receive()).data == '{"type":"ping"}'
 
 
 @with_settings(signalling={"ping_interval_s": 0.1, "dead_after_s": 0.3})
