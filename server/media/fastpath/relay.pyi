@@ -94,8 +94,8 @@ class Relay:
     Transports, sources and forwards are slots of fixed tables, named by their index, which is used again after removal.
 
     Costs per packet: one unprotect, one copy into the source's history (video), and for each forward one copy and one
-    protect. Memory: the tables, 256 KiB for each source of video that has received, 16 KiB for each transport
-    with transport-wide feedback, and at most 4 MiB of events.
+    protect. Memory: the tables, 280 KiB for each source of video that has received, 16 KiB for each transport
+    with transport-wide feedback, and at most 6 MiB of events.
 
     Args:
         transports, sources, forwards: How many slots.
@@ -192,8 +192,8 @@ class Relay:
             seqs: As on the wire (16 bits).
 
         Returns:
-            How many were sent: those still in history, within a budget of a quarter of the forward's bytes (at least
-            32 KiB at a time).
+            How many were sent: those still in history, within a budget: a quarter of the bytes forwarded,
+            32 KiB at first, 128 KiB at most.
         """
     def take_events(self, limit: int = 4096) -> list[Event]:
         """Take what the slow path has to see, oldest first."""
