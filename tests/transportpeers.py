@@ -164,6 +164,7 @@ class RecordingRelay:
         self.slots: set[int] = set()
         self.allowed: set[Endpoint] = set()
         self.nominated: list[Endpoint | None] = []
+        """Without repetitions."""
         self.keys: list[tuple[int, bytes, bytes]] = []
         self.rtcp: list[bytes] = []
 
@@ -189,7 +190,9 @@ class RecordingRelay:
 
     def nominate(self, transport: int, address) -> None:
         assert transport in self.slots
-        self.nominated.append(address)
+        assert address is None or address in self.allowed
+        if self.nominated[-1:] != [address]:
+            self.nominated.append(address)
 
     def send_rtcp(self, transport: int, data: bytes) -> None:
         assert transport in self.slots

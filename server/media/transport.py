@@ -158,6 +158,7 @@ class Transport:
         match classify(data):
             case Kind.STUN:
                 self.ice.receive_datagram(data, addr, now)
+                self._hold(addr)
             case Kind.DTLS if self.ice.is_validated(addr):
                 self.dtls.receive_datagram(data, addr, now)
             case Kind.DTLS:
@@ -201,12 +202,22 @@ class Transport:
 
     # From one machine to the next.
 
+    def _hold(self, addr: Endpoint) -> None:
+        """Claim an address again with every check: another peer's check, its source forged, may have taken it away.
+
+        A lite agent cannot ask back whether a peer is where its packets say (RFC 8445 section 19.2).
+        """
+        if addr in self._addresses and not self._over:
+            self._relay.allow(self.slot, addr)
+            if addr == self.ice.nominated:
+                self._relay.nominate(self.slot, addr)
+
     def _drain(self, now: float) -> None:
         while (ice_event := self.ice.next_event()) is not None:
             match ice_event:
                 case AddressValidated(endpoint):
-                    self._addresses.add(endpoint)
                     if not (self._over and self._keyed):
+                        self._addresses.add(endpoint)
                         self._relay.allow(self.slot, endpoint)
                 case AddressExpired(endpoint):
                     if endpoint in self._addresses:
@@ -228,6 +239,8 @@ class Transport:
     def _on_nominated(self, endpoint: Endpoint | None, now: float) -> None:
         if self._over:
             return
+        if endpoint is not None:
+            self._relay.allow(self.slot, endpoint)
         self._relay.nominate(self.slot, endpoint)
         if endpoint is None:
             if self._connected:

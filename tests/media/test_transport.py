@@ -4,6 +4,7 @@ from struct import pack
 
 import psutil
 import pytest
+from pylibsrtp import Policy, Session
 
 from server.media.dtls import HANDSHAKE_TIMEOUT_S, Certificate
 from server.media.events import (
@@ -13,6 +14,7 @@ from server.media.events import (
     TransportInterrupted,
     TransportResumed,
 )
+from server.media.fastpath.relay import EventKind, Relay
 from server.media.parameters import DtlsParameters, Endpoint, IceParameters, SrtpProfile
 from server.media.rtp.rtcp import PictureLossIndication, ReceiverReport, serialize_compound
 from server.media.transport import RtcpReceived, Transport, TransportDrop
@@ -247,6 +249,18 @@ def test_a_closed_tcp_connection_leaves_the_path():
     assert drain(call.transport) == [TransportResumed("anna")]
 
 
+def test_an_address_taken_by_a_forged_source_comes_back_with_the_next_check():
+    relay, peer = Relay(), DtlsPeer()
+    ours, theirs = (
+        Transport(name, relay, CERTIFICATE, IceParameters(name, "p" * 24), None, peer.parameters, now=0.0)
+        for name in ("anna", "mallory")
+    )
+    for at, transport in enumerate((ours, theirs, ours)):
+        transport.receive_datagram(check(transport.parameters([]).ice, nominate=True), HOME, float(at))
+        relay.process([(HOME, b"\x16\xfe\xfd" + bytes(10))], float(at))
+        assert [event[1] for event in relay.take_events()] == [transport.slot]
+
+
 def test_the_peers_goodbye(call):
     call.connect()
     for data in call.peer.close():
@@ -313,3 +327,33 @@ def test_sixty_thousand_datagrams_from_a_stranger():
     assert call.relay.allowed == {HOME}
     assert call.transport.drops == {TransportDrop.UNVALIDATED: 22_000, TransportDrop.NOT_OURS: 22_000}
     assert call.transport.ice.drops.total() == 22_000
+
+
+def test_with_the_relay_itself():
+    """Checks and handshake through the real fast path: strangers' DTLS is dropped there already."""
+    relay, peer = Relay(), DtlsPeer()
+    transport = Transport("anna", relay, CERTIFICATE, LOCAL, REMOTE, peer.parameters, now=0.0)
+
+    def arrive(datagrams: list[bytes], address: Endpoint = HOME) -> list[bytes]:
+        sent = relay.process([(address, data) for data in datagrams], 1.0)
+        for kind, _, source, data, at in relay.take_events():
+            assert kind in (EventKind.STUN, EventKind.DTLS)
+            transport.receive_datagram(data, Endpoint(*source), at)
+        for data, to in transport.datagrams_to_send(1.0):
+            relay.send(to, data)
+        sent += relay.process([], 1.0)
+        assert all(to == HOME for to, _ in sent)
+        return [data for _, data in sent if data[0] >= 20]
+
+    hello = peer.feed()
+    assert not arrive(hello, STRANGER)
+    arrive([check(nominate=True)])
+    while hello:
+        hello = peer.feed(arrive(hello))
+    assert drain(transport) == [TransportConnected("anna")]
+    transport.send_rtcp([PLI])
+    [(to, protected)] = relay.process([], 1.0)
+    assert to == HOME
+    _, server = peer.keys(16, 12)
+    policy = Policy(server, Policy.SSRC_ANY_INBOUND, srtp_profile=Policy.SRTP_PROFILE_AEAD_AES_128_GCM)
+    assert Session(policy).unprotect_rtcp(protected) == serialize_compound([PLI])
