@@ -42,7 +42,7 @@ fuzz-asan: ## the compiled parts' tests and fuzz targets under AddressSanitizer,
 	@cd build/asan && ASAN_OPTIONS=detect_leaks=0 FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),20000) \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		../../$(BIN)/python -m pytest -p no:cacheprovider --timeout=0 tests/fuzz/test_fuzz_demux.py \
-		tests/fuzz/test_fuzz_relay.py tests/media/test_relay.py tests/media/test_socketloop.py $(ARGS)
+		tests/fuzz/test_fuzz_relay.py tests/media/test_relay.py tests/media/test_relay_rewriting.py tests/media/test_socketloop.py $(ARGS)
 
 bench: ## benchmarks: ARGS="signalling --json FILE"; without ARGS, lists them
 	@./setup.sh test
