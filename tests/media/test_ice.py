@@ -118,6 +118,7 @@ def test_a_user_name_after_integrity_is_none(agent):
         (lambda: check()[:-4], IceDrop.MALFORMED, None),
         (lambda: check() + bytes(4), IceDrop.MALFORMED, None),
         (lambda: sized(check()[:-3]), IceDrop.MALFORMED, None),
+        (lambda: sized(check() + bytes(2)), IceDrop.MALFORMED, None),
         (lambda: sized(bytes(request()) + attribute(0x8022, bytes(1480))), IceDrop.MALFORMED, None),
         (lambda: sized(bytes(request()) + 40 * attribute(0x8022, b"")), IceDrop.MALFORMED, None),
         (lambda: fingerprint(sign(sized(bytes(request()) + attribute(0x0024, b"")))), IceDrop.MALFORMED, None),
