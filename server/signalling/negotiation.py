@@ -9,6 +9,7 @@ Spec: RFC 9429 (JSEP), 9143 (BUNDLE), 8839 (ICE in SDP), 8842 and 8122 (DTLS and
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Literal
 
 from server.errors import ProtocolError, RefusalError
@@ -17,7 +18,6 @@ from server.signalling.messages import IceCandidate, Role, SessionDescription
 
 _RTP = "UDP/TLS/RTP/SAVPF"
 _SCTP = "UDP/DTLS/SCTP"
-_SETUP = {"offer": {"actpass", "active", "passive"}, "answer": {"active", "passive"}}  # RFC 8842 section 5
 _HASH_BYTES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}  # RFC 8122 section 5; MD5 and SHA-1 are not enough
 
 MAX_CANDIDATE_BYTES = 1024
@@ -25,6 +25,12 @@ MAX_CANDIDATE_BYTES = 1024
 
 _UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}")  # RFC 8839 section 5.4
 _PWD = re.compile(r"[A-Za-z0-9+/]{22,256}")
+_LEGAL: dict[str, dict[str, Callable[[str], object]]] = {
+    kind: {"ice-ufrag": _UFRAG.fullmatch, "ice-pwd": _PWD.fullmatch, "setup": roles.__contains__}
+    for kind, roles in {"offer": {"actpass", "active", "passive"}, "answer": {"active", "passive"}}.items()
+}
+"""What each attribute of the transport may be; the DTLS roles are from RFC 8842 section 5."""
+
 _HEX_PAIRS = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2})*")
 _CANDIDATE = re.compile(  # RFC 8839 section 5.1; RFC 6544 section 4.5 for TCP
     r"candidate:[A-Za-z0-9+/]{1,32} [12] (?:udp|UDP|tcp|TCP) \d{1,10}"
@@ -52,18 +58,20 @@ def check_description(description: SessionDescription, role: Role) -> None:
         RefusalError: `not_permitted`, an observer who would send.
     """
     parsed = sdp.parse(description.sdp)
+    levels = (parsed.session, *parsed.media)
     live = [section for section in parsed.media if section.port or section.has("bundle-only")]  # RFC 9143 section 6
     if not parsed.media:
         raise ProtocolError("bad_sdp", "no media section")
-    if parsed.whole.value("crypto") is not None:
-        raise ProtocolError("bad_sdp", "SDES keys (a=crypto) are not accepted")
     for section in live:
         _check_section(section)
     _check_bundle(parsed.session, live)
-    _check_fingerprint(parsed.whole)
-    _check_transport(parsed, live, description.type)
-    for value in parsed.whole.values("candidate"):
-        _check_candidate_line("candidate:" + value)
+    _check_fingerprint(levels)
+    _check_transport(parsed.session, live, description.type)
+    for level in levels:
+        if level.has("crypto"):
+            raise ProtocolError("bad_sdp", "SDES keys (a=crypto) are not accepted")
+        for value in level.values("candidate"):
+            _check_candidate_line("candidate:" + value)
     if role == "observer" and any(_sends(parsed.session, section) for section in live):
         raise RefusalError("not_permitted")
 
@@ -77,15 +85,15 @@ def _check_section(section: sdp.MediaSection) -> None:
     elif section.kind == "application":
         if section.protocol != _SCTP or section.formats != ["webrtc-datachannel"]:
             raise ProtocolError("bad_sdp", f"data channels only over {_SCTP}")
-        if section.value("sctp-port") is None:
+        if not section.has("sctp-port"):
             raise ProtocolError("bad_sdp", "data channels without sctp-port")
     else:
         raise ProtocolError("bad_sdp", "a media section that is neither audio, video nor data channels")
 
 
 def _check_bundle(session: sdp.Section, live: list[sdp.MediaSection]) -> None:
-    mids = {section.value("mid") for section in live}
-    if None in mids or len(mids) != len(live):
+    mids = {mid for section in live for mid in section.values("mid")}
+    if len(mids) != len(live) or not all(section.has("mid") for section in live):
         raise ProtocolError("bad_sdp", "each media section has a mid of its own")
     for group in session.values("group"):
         semantics, *bundled = group.split(" ")
@@ -95,9 +103,9 @@ def _check_bundle(session: sdp.Section, live: list[sdp.MediaSection]) -> None:
         raise ProtocolError("bad_sdp", "a media section outside the BUNDLE group")
 
 
-def _check_fingerprint(whole: sdp.Section) -> None:
+def _check_fingerprint(levels: tuple[sdp.Section, ...]) -> None:
     """One certificate for everything, hashed by SHA-256 or stronger (RFC 8122 section 5, SECURITY.md row 4)."""
-    found = {value.lower() for value in set(whole.values("fingerprint"))}
+    found = {value.lower() for value in {value for level in levels for value in level.values("fingerprint")}}
     if len(found) != 1:
         raise ProtocolError("bad_sdp", "exactly one certificate fingerprint is required")
     algorithm, _, pairs = found.pop().partition(" ")
@@ -107,17 +115,14 @@ def _check_fingerprint(whole: sdp.Section) -> None:
         raise ProtocolError("bad_sdp", "the fingerprint has the wrong length")
 
 
-def _check_transport(parsed: sdp.Sdp, live: list[sdp.MediaSection], kind: Literal["offer", "answer"]) -> None:
+def _check_transport(session: sdp.Section, live: list[sdp.MediaSection], kind: Literal["offer", "answer"]) -> None:
     """Check ICE credentials and DTLS role: present where the bundle's transport is, legal wherever they are."""
-    for name, legal in (("ice-ufrag", _UFRAG), ("ice-pwd", _PWD)):
-        if not all(map(legal.fullmatch, set(parsed.whole.values(name)))):
-            raise ProtocolError("bad_sdp", f"an {name} that is not one")
-    if not _SETUP[kind].issuperset(parsed.whole.values("setup")):
-        raise ProtocolError("bad_sdp", f"a setup role that an {kind} may not have")
-    if live:
-        for name in ("ice-ufrag", "ice-pwd", "setup"):
-            if live[0].value(name) is None and parsed.session.value(name) is None:
-                raise ProtocolError("bad_sdp", f"no {name}")
+    for name, legal in _LEGAL[kind].items():
+        found = {value for section in live for value in section.values(name)}.union(session.values(name))
+        if not all(map(legal, found)):
+            raise ProtocolError("bad_sdp", f"an {name} that an {kind} may not have")
+        if live and not live[0].has(name) and not session.has(name):
+            raise ProtocolError("bad_sdp", f"no {name}")
 
 
 def _sends(session: sdp.Section, section: sdp.MediaSection) -> bool:

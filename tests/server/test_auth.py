@@ -197,6 +197,12 @@ async def test_a_token_by_room_id_and_for_several_audiences(world):
     assert (await world.enter(token(room=world.room.id, aud=["others", "colloque"]))).room == world.room
 
 
+async def test_the_room_of_another_clinic_is_an_unknown_reference(world):
+    entry = await world.enter(token(room=world.other.id))
+    assert (entry.room.tenant, entry.room.reference) == ("clinique", world.other.id)
+    assert entry.room.id != world.other.id
+
+
 async def test_the_room_of_an_unknown_reference_is_created(world):
     entry = await world.enter(token(room="rdv-2"))
     assert entry.room.reference == "rdv-2"

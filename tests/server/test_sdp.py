@@ -39,12 +39,16 @@ def test_what_is_found():
     parsed = sdp.parse(OFFER)
     audio, video, data = parsed.media
     assert (audio.kind, audio.port, audio.protocol, audio.formats) == ("audio", 9, "UDP/TLS/RTP/SAVPF", ["111", "63"])
-    assert (video.value("mid"), video.has("rtcp-mux"), video.has("rtcp")) == ("1", True, False)
-    assert (video.value("rtcp-mux"), video.value("id"), video.has("mid")) == (None, None, False)
-    assert audio.values("rtpmap") == ["111 opus/48000/2", "63 red/48000/2"]
-    assert parsed.whole.values("mid") == ["0", "1", "2"]
+    assert (video.values("mid"), video.has("rtcp-mux"), video.has("sctp-port")) == (["1"], True, False)
+    assert audio.values("rtcp-mux") == [""]
     assert data.formats == ["webrtc-datachannel"]
-    assert parsed.session.value("group") == "BUNDLE 0 1 2"
+    assert parsed.session.values("group") == ["BUNDLE 0 1 2"]
+    assert parsed.session.values("mid") == []
+
+
+def test_names_that_only_begin_alike_are_others():
+    parsed = sdp.parse(EXAMPLE + "a=midi:1\r\na=rtcp-mux-only\r\na=setup\r\na=mid:2\r\na=mid:3\r\n")
+    assert parsed.media[-1].attributes == {"setup": [""], "mid": ["2", "3"]}
 
 
 def test_several_times_and_repeats():
