@@ -96,7 +96,8 @@ def parse(text: str) -> Sdp:
     if len(lines) > MAX_CANDIDATES and text.count("\na=candidate:") > MAX_CANDIDATES:
         raise ProtocolError("bad_sdp", f"more than {MAX_CANDIDATES} candidates")
     attributes: dict[str, list[str]] = {}
-    session, media = Section(attributes), []
+    session = Section(attributes)
+    media: list[MediaSection] = []
     for name, value, line in lines:
         if line:
             if len(media) == MAX_SECTIONS:
