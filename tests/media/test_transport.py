@@ -266,7 +266,9 @@ def test_the_peers_goodbye(call):
     for data in call.peer.close():
         call.transport.receive_datagram(data, HOME, 1.0)
     assert drain(call.transport) == [TransportFailed("anna", TransportFailure.CLOSED)]
+    call.check(2.0, MOBILE, nominate=True)  # checks may go on: nothing comes of them
     assert not call.relay.allowed
+    assert call.relay.nominated[-1] is None
 
 
 def test_closing_gives_the_slot_back_once(call):
