@@ -2,12 +2,12 @@
 
 BIN := .venv/bin
 
-.PHONY: help run test check format fuzz fuzz-asan bench lock clean
+.PHONY: help run test check format fuzz bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
 	@echo 'make TARGET [ARGS="..."]'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST)
 
 run: ## start the server with a demo room and print its links; ARGS="--lan --tls-self-signed" for a phone
 	@./setup.sh run
@@ -32,17 +32,6 @@ format: ## put the Python sources in shape
 fuzz: ## the fuzz targets for longer than `make test` runs them; FUZZ_EXAMPLES=1000000
 	@./setup.sh test
 	@FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),200000) $(BIN)/python -m pytest --timeout=0 tests/fuzz $(ARGS)
-
-fuzz-asan: ## the compiled parts' tests and fuzz targets under AddressSanitizer, in a copy in build/asan
-	@./setup.sh test
-	@rm -rf build/asan && mkdir -p build/asan && cp -r server tests setup.py pyproject.toml build/asan
-	@rm -f build/asan/server/media/fastpath/*.so
-	@cd build/asan && CFLAGS='-g -fsanitize=address,undefined -fno-omit-frame-pointer' LDFLAGS=-fsanitize=address,undefined \
-		../../$(BIN)/python setup.py --quiet build_ext --inplace
-	@cd build/asan && ASAN_OPTIONS=detect_leaks=0 FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),20000) \
-		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-		../../$(BIN)/python -m pytest -p no:cacheprovider --timeout=0 tests/fuzz/test_fuzz_demux.py \
-		tests/fuzz/test_fuzz_relay.py tests/media/test_relay.py tests/media/test_relay_rewriting.py tests/media/test_socketloop.py $(ARGS)
 
 bench: ## benchmarks: ARGS="signalling --json FILE"; without ARGS, lists them
 	@./setup.sh test
