@@ -71,6 +71,23 @@ _WATCH_FOR_BLACK = """() => {
   look();
 }"""
 
+# What there is to know when a picture stays away.
+_PICTURE = """async () => {
+  const all = connections.length ? [...(await connections.at(-1).getStats()).values()] : [];
+  const facts = (type, names) => all.filter(entry => entry.type === type && entry.kind === 'video')
+    .map(entry => names.map(name => `${name} ${entry[name]}`).join(', '));
+  return JSON.stringify({
+    received: facts('inbound-rtp', ['packetsReceived', 'framesReceived', 'framesDecoded', 'pliCount']),
+    sent: facts('outbound-rtp', ['packetsSent', 'framesEncoded', 'active', 'qualityLimitationReason']),
+    source: facts('media-source', ['frames', 'width', 'framesPerSecond']),
+    connections: connections.map(c => [c.signalingState, c.iceConnectionState, c.connectionState].join(' ')),
+    video: [video.readyState, video.videoWidth, video.paused, video.currentTime, document.visibilityState],
+    tracks: (video.srcObject?.getTracks() ?? []).map(t => [t.kind, t.readyState, t.muted].join(' ')),
+    state: client.state, camera: devices.state('video'),
+    events: events.slice(-20).map(e => `${Math.round(e.at)} ${e.type} ${e.state ?? e.code ?? e.level ?? ''}`),
+  }, null, 1);
+}"""
+
 _FORGER = r"""class extends WebSocket {
   send(text) {
     super.send(text.replaceAll(/(fingerprint:sha-256 )(..)/g, (_, head, byte) => head + (byte === 'AA' ? 'BB' : 'AA')));
@@ -115,7 +132,10 @@ class Person:
         return Person(await context.new_page(), self._live, self._secret)
 
     async def sees(self, camera: int, *, timeout: float = 15_000) -> None:
-        await until_moving(self.page, "video", camera=camera, timeout=timeout)
+        try:
+            await until_moving(self.page, "video", camera=camera, timeout=timeout)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{await self.page.evaluate(_PICTURE)}") from None
 
 
 @asynccontextmanager
