@@ -198,6 +198,7 @@ class HostApi:
         record = await self._store.end_room(room, "host", at) or before
         if record.ended_at == at:
             self._note(tenant, "room.ended", room, detail="host")
+        if record.ended_at is not None:  # asked again too: the first answer may have been lost before people were told
             self._live.end_room(room, by="host")
         return self._room(record)
 
@@ -240,6 +241,7 @@ class HostApi:
         record = await self._store.revoke_link(link, at) or before
         if record.revoked_at == at:
             self._note(tenant, "link.revoked", room, link)
+        if record.revoked_at is not None:  # as above
             self._live.drop_link(link, "link_revoked")
         return resources.link(record)
 
@@ -352,7 +354,8 @@ class HostApi:
 
     async def _authenticate(self, request: web.Request) -> Tenant:
         scheme, _, key = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        tenant = await self._store.tenant_by_api_key(key.strip()) if scheme.lower() == "bearer" else None
+        well_formed = scheme.lower() == "bearer" and key.isascii()
+        tenant = await self._store.tenant_by_api_key(key.strip()) if well_formed else None
         if tenant is None:
             raise ApiError(401, "unauthorized", "send Authorization: Bearer and an API key that has not been revoked")
         return tenant

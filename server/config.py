@@ -162,7 +162,9 @@ class Config:
     def public_origin(self) -> str:
         """Origin of the links, without a trailing slash."""
         if self.http.public_url:
-            return self.http.public_url.rstrip("/")
+            # As browsers write it in Origin (RFC 6454 section 6.1): in lower case, without the scheme's own port.
+            scheme, _, host = self.http.public_url.rstrip("/").lower().partition("://")
+            return f"{scheme}://{host.removesuffix(':443' if scheme == 'https' else ':80')}"
         scheme = "https" if self.http.tls_cert else "http"
         host = "localhost" if self.http.host in ("127.0.0.1", "::1") else self.http.host
         host = f"[{host}]" if ":" in host else host

@@ -64,7 +64,7 @@ class Health:
         token = self._config.metrics_token
         if token:
             given = request.headers.get(hdrs.AUTHORIZATION, "")
-            return hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+            return hmac.compare_digest(given.encode(errors="surrogateescape"), f"Bearer {token}".encode())
         if self._config.public_url or any(name in request.headers for name in _FORWARDING_HEADERS):
             return False
         return ipaddress.ip_address((request.remote or "0.0.0.0").partition("%")[0]).is_loopback

@@ -29,9 +29,11 @@ import msgspec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from msgspec import Meta
 
+from server import checks
+from server.audit import HOST
 from server.errors import RefusalError
 from server.ids import digest
-from server.records import LinkRecord, Role, RoomRecord, SeatRecord, SigningKey, Tenant
+from server.records import AuditEvent, LinkRecord, Role, RoomRecord, SeatRecord, SigningKey, Tenant
 from server.signalling.messages import Hello
 
 if TYPE_CHECKING:
@@ -56,9 +58,6 @@ _NOBODY = SigningKey(
 """A key that signs nothing of ours (RFC 8032 section 7.1): an unknown `kid` costs what a wrong signature does."""
 
 
-_PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
-
-
 class Token(msgspec.Struct, frozen=True):
     """The claims of a host's token (RFC 7519 section 4.1), all required but `iat` and `name`. Others are ignored."""
 
@@ -71,9 +70,9 @@ class Token(msgspec.Struct, frozen=True):
     jti: Annotated[str, Meta(min_length=1, max_length=256)]
     """Unique per invitation: it is to a token what the seat is to a single-use link."""
     role: Role
-    room: Annotated[str, Meta(min_length=1, max_length=128, pattern=_PRINTABLE)]
+    room: Annotated[str, Meta(min_length=1, max_length=128, pattern=checks.TEXT_PATTERN)]
     """A room's id, or the host's own reference; the room of an unknown reference is created."""
-    name: Annotated[str, Meta(max_length=100, pattern=_PRINTABLE)] = ""
+    name: Annotated[str, Meta(max_length=checks.MAX_NAME, pattern=checks.TEXT_PATTERN)] = ""
     iat: float | None = None
 
 
@@ -139,6 +138,8 @@ class Door:
             credential, room = await self._by_seat(seat)
         elif hello.secret.count(".") == 2:
             credential, room = await self._by_token(hello.secret, slug, tenant, wall)
+            if credential is None and seat is not None and seat.origin.startswith("jwt:"):
+                credential, room = await self._by_seat(seat)  # the key was withdrawn; who is in a room stays
         else:
             credential, room = await self._by_link(hello.secret)
         if credential is None or room is None or tenant is None or room.tenant != tenant.slug:
@@ -192,7 +193,9 @@ class Door:
     async def _room_for(self, slug: str, reference: str, wall: datetime) -> RoomRecord | None:
         """Create the room of a host's reference, or find the one that somebody else has just created."""
         try:
-            return await self._store.create_room(slug, reference, at=wall)
+            room = await self._store.create_room(slug, reference, at=wall)
+            self._store.append(AuditEvent(wall, slug, room.id, "room.created", HOST, "", "token"))
+            return room
         except RefusalError:
             return await self._store.room_by_reference(slug, reference)
 

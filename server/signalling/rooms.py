@@ -661,9 +661,10 @@ class RoomRegistry:
         seats = [person for person in room.participants.values() if person.seat.origin == claims.origin]
         if claims.single_use:
             return seats[0] if seats else None
+        seats = [person for person in seats if not person.seat.closed]
         if len(seats) < MAX_SEATS_PER_LINK:
             return None
-        abandoned = [p for p in seats if p.state == "left" and not p.seat.admitted and not p.seat.closed]
+        abandoned = [p for p in seats if p.state == "left" and p.session is None and not p.seat.admitted]
         if not abandoned:
             raise RefusalError("room_full")
         return min(abandoned, key=lambda p: p.since)

@@ -223,7 +223,7 @@ class SignallingEndpoint:
         if request.transport is None:
             return socket
         address = client_block(
-            self._proxies.client(request.remote or "", request.headers.get(hdrs.X_FORWARDED_FOR, ""))
+            self._proxies.client(request.remote or "", ",".join(request.headers.getall(hdrs.X_FORWARDED_FOR, ())))
         )
         session = Session(self._limits, self.registry, self._sentence, self._touched, clock_now())
         connection = self._connections[session] = Connection(session, request.transport, address)

@@ -14,6 +14,12 @@ const ORDER = /** @type {Level[]} */ (['good', 'limited', 'bad', 'lost']);
 /** Whether the list stands beside the picture instead of over it (consultation.css). */
 const wide = () => matchMedia('(min-width: 60rem)').matches;
 
+/** What the protocol takes for a room's number (messages.py); anything else would end the connection. */
+const ROOM_ID = /^[\w-]{1,64}$/;
+
+/** Whether there is something to ask the browser for. @param {import('../rtc/messages.js').TrackState} state */
+const lacks = (state) => state === 'missing' || state === 'interrupted';
+
 /** Dispatches `leave` when the person hangs up. */
 export class Consultation extends EventTarget {
   /**
@@ -141,7 +147,7 @@ export class Consultation extends EventTarget {
     const room = find('[data-room]');
     room.hidden = !client.self;
     write(room, client.self ? `${words.say('people.room')} : ${client.self.room}` : '');
-    find('[data-ask-devices]').hidden = equipment.media.camera !== 'missing' && equipment.media.microphone !== 'missing';
+    find('[data-ask-devices]').hidden = !lacks(equipment.media.camera) && !lacks(equipment.media.microphone);
     this.writeAlone();
     this.writeQuality();
   }
@@ -257,13 +263,17 @@ export class Consultation extends EventTarget {
       danger: act === 'refuse' || act === 'remove',
     };
     const text = await ask(question);
-    if (text === null) return;
+    if (text === null || (question.required && !text)) return;
+    if (act === 'transfer' && !ROOM_ID.test(text)) {
+      client.dispatchEvent(new CustomEvent('problem', { detail: { code: 'unknown_room', message: '', re: 'transfer' } }));
+      return;
+    }
     if (act === 'tell') client.tell(id, text);
     else if (act === 'refuse') client.refuse(id, text);
     else if (act === 'transfer') client.transfer(id, text);
     else if (act === 'sendBack') client.sendBack(id, text);
     else client.remove(id, text);
-    if (act === 'tell') this.views.announce(words.say('people.told', { name }));
+    if (act === 'tell' && client.signalling === 'online') this.views.announce(words.say('people.told', { name }));
   }
 
   async endForAll() {

@@ -30,12 +30,13 @@ export class Equipment extends EventTarget {
   /**
    * Ask the browser for both, in one question.
    *
+   * @param {boolean} [video] false: not for the camera, which stays off
    * @returns {Promise<string>} '' when at least one was had, otherwise the DeviceError code
    */
-  async ask() {
+  async ask(video = true) {
     return this.attempt(async () => {
-      const { audio, video } = await this.devices.open({ audio: true, video: true });
-      this.trouble = audio?.code ?? video?.code ?? '';
+      const failed = await this.devices.open({ audio: true, video });
+      this.trouble = failed.audio?.code ?? failed.video?.code ?? '';
     });
   }
 

@@ -36,6 +36,12 @@ const PASSING_MS = 12_000;
 /** The longest that a timer can run; a page that waits for its opening time longer is opened again anyway. */
 const TIMER_LIMIT_MS = 2 ** 31 - 2000;
 
+/** Nobody reads "one moment" for longer without wondering; the library goes on trying. */
+const UNREACHABLE_MS = 10_000;
+
+/** How soon a full room is tried again. */
+const FULL_RETRY_MS = 5000;
+
 const HAVE_JOINED = new Set(['admitted', 'joined']);
 
 class Room {
@@ -46,13 +52,17 @@ class Room {
     this.words = new Words(page.language, page.catalogue);
     this.words.render(document);
     this.views = new Views(this.words);
-    const secret = decodeURIComponent(location.hash.slice(1));
+    /** The link's secret; another one after a transfer. */
+    this.secret = location.hash.slice(1);
+    const place = () => `${page.tenant.slug}/${this.secret}`;
+    /** Names of the devices that the person has switched off, or `all`: a reload switches nothing on. */
+    this.off = tabStorage('off', place);
     this.client = new Client({
       url: `${location.origin.replace(/^http/, 'ws')}/ws`,
       tenant: page.tenant.slug,
-      secret,
+      secret: this.secret,
       language: page.language,
-      storage: tabStorage(`${page.tenant.slug}/${secret}`),
+      storage: tabStorage('resume', place),
     });
     this.devices = new Devices({ allowsFeature: allowedHere });
     this.equipment = new Equipment(this.devices);
@@ -110,7 +120,15 @@ class Room {
     lobby.addEventListener('leave', () => this.leave());
     this.consultation.addEventListener('leave', () => this.leave());
     button('come-back').addEventListener('click', () => this.comeBack());
-    this.equipment.addEventListener('change', () => this.writeBanner());
+    this.equipment.addEventListener('change', () => {
+      this.rememberOff();
+      this.writeBanner();
+    });
+    find('.skip').addEventListener('click', (event) => {
+      event.preventDefault(); // the fragment is the secret
+      this.views.heading().focus();
+    });
+    addEventListener('hashchange', () => location.reload()); // another link, in the same tab
 
     this.problems.addEventListener('shown', (event) => {
       const { code, message } = /** @type {CustomEvent} */ (event).detail;
@@ -119,12 +137,14 @@ class Room {
     client.addEventListener('state', (event) => void this.onState(/** @type {CustomEvent} */ (event).detail));
     client.addEventListener('signalling', () => this.writeBanner());
     client.addEventListener('told', (event) => this.onTold(/** @type {CustomEvent} */ (event).detail.text));
-    client.addEventListener('occupied', () => this.problems.show({ code: 'occupied' }));
+    client.addEventListener('occupied', () => this.onOccupied());
+    client.addEventListener('transferred', (event) => this.onTransferred(/** @type {CustomEvent} */ (event).detail.secret));
     client.addEventListener('refused', (event) => this.onRefused(/** @type {CustomEvent} */ (event).detail));
     client.addEventListener('ended', (event) => this.onEnded(/** @type {CustomEvent} */ (event).detail));
     client.addEventListener('problem', (event) => {
       const { code, message } = /** @type {CustomEvent} */ (event).detail;
       this.mention(this.words.has(`error.${code}`) ? this.words.say(`error.${code}`) : message);
+      if (code === 'room_full') setTimeout(() => this.entered && client.state === 'admitted' && client.join(), FULL_RETRY_MS);
     });
   }
 
@@ -132,6 +152,9 @@ class Room {
     if (!globalThis.RTCPeerConnection) return this.problems.show({ code: 'unsupported' });
     if (!globalThis.isSecureContext) return this.problems.show({ code: 'insecure_context' });
     this.client.connect();
+    setTimeout(() => {
+      if (this.views.current === 'connecting') this.problems.show({ code: 'dead', retry: true }); // trying goes on
+    }, UNREACHABLE_MS);
   }
 
   /** @param {{state: string, place?: number | null, expected?: boolean, reason?: string}} detail */
@@ -139,12 +162,13 @@ class Room {
     const { client, lobby, views } = this;
     if (client.self) lobby.setSelf(client.self);
     if (state === 'connecting') return;
+    if (this.end?.by === 'self' && state !== 'left') return; // said before the server knew that they left
     if (state === 'waiting') {
       lobby.setStanding({ place: place ?? null, expected: expected ?? false });
       if (reason) lobby.hear(reason, this.words.say('waiting.sent_back'));
       this.entered = true;
       queueMicrotask(() => client.join()); // as soon as they are admitted, without another click
-      this.consultation.clear();
+      if (views.current !== 'waiting') this.consultation.clear();
       views.show('waiting');
       stayAwake(true);
       await this.reopen();
@@ -153,13 +177,19 @@ class Room {
         this.entered = true;
         this.showCall();
         await this.reopen();
-      } else if (!this.entered && (views.current === 'connecting' || views.current === 'problem')) await this.greet();
+      } else if (this.isStranded()) await this.greet();
     } else if (state === 'arrived') {
-      if (!this.entered && (views.current === 'connecting' || views.current === 'problem')) await this.greet();
+      if (this.isStranded()) await this.greet();
     } else if (state === 'left') {
       if (this.end || views.current === 'call' || views.current === 'waiting') this.showEnd(this.end ?? { by: 'self', reason: reason ?? '' });
       else if (views.current === 'connecting') await this.greet();
     }
+  }
+
+  /** Whether the view on show is about the way in, which is open now; steps to allow a device stay until they are done. */
+  isStranded() {
+    const { current, main } = this.views;
+    return !this.entered && (current === 'connecting' || (current === 'problem' && !isDeviceTrouble(main.dataset.code ?? '')));
   }
 
   /** The first view with something to do: the explanation, unless a clinician's browser has allowed everything already. */
@@ -205,19 +235,33 @@ class Room {
   async reopen() {
     if (this.asked || this.client.self?.role === 'observer') return;
     this.asked = true;
-    await this.equipment.ask();
+    const off = this.off.get()?.split(' ') ?? [];
+    this.without = off.includes('all');
+    if (this.without) return;
+    if (off.includes('microphone')) await this.devices.setEnabled('audio', false);
+    await this.equipment.ask(!off.includes('camera'));
+  }
+
+  /** Note for `reopen` what the person does not want to be on. */
+  rememberOff() {
+    if (!this.entered) return;
+    const { microphone, camera } = this.equipment.media;
+    if (this.devices.opened) this.off.set([microphone === 'off' && 'microphone', camera === 'off' && 'camera'].filter(Boolean).join(' '));
+    else if (this.without) this.off.set('all');
   }
 
   enter() {
     this.entered = true;
     this.asked = true;
+    this.rememberOff();
     this.client.join();
   }
 
   showCall() {
     this.end = null;
     this.lobby.forget();
-    this.consultation.enter();
+    if (this.views.current === 'call') this.consultation.write();
+    else this.consultation.enter();
     this.views.show('call');
     stayAwake(true);
   }
@@ -270,19 +314,36 @@ class Room {
   /** @param {{code: string, message: string, reason: string, retry: boolean}} detail */
   onRefused(detail) {
     if (detail.retry && this.entered) return this.writeBanner(); // the client comes back by itself
-    this.consultation.clear();
-    this.equipment.stop();
-    stayAwake(false);
+    this.entered = false;
+    this.putAway();
     if (detail.code === 'room_ended') return this.showEnd({ by: 'before', reason: detail.reason });
-    this.asked = this.without;
     this.problems.show(detail);
     const opensInMs = detail.code === 'link_not_yet' ? new Date(detail.reason).getTime() - Date.now() : NaN;
     if (opensInMs < TIMER_LIMIT_MS) setTimeout(() => this.client.connect(), Math.max(opensInMs, 0) + 1000);
   }
 
+  /** The seat is in use on another device; here nothing goes on until the person says so. */
+  onOccupied() {
+    this.putAway();
+    this.problems.show({ code: 'occupied' });
+  }
+
+  /** Camera and microphone off, nothing of the others left on the page; on the way back in, they are opened again. */
+  putAway() {
+    this.consultation.clear();
+    this.equipment.stop();
+    stayAwake(false);
+    this.asked = this.without;
+  }
+
+  /** The link of the new room takes the place of the old one, also for a reload. @param {string} secret */
+  onTransferred(secret) {
+    this.secret = secret;
+    history.replaceState(history.state, '', `#${secret}`);
+  }
+
   retry() {
-    const code = this.views.main.dataset.code ?? '';
-    if (code.startsWith('permission') || code.startsWith('device')) void this.allow();
+    if (isDeviceTrouble(this.views.main.dataset.code ?? '')) void this.allow();
     else location.reload();
   }
 
@@ -312,7 +373,7 @@ class Room {
     const inside = ['waiting', 'call', 'devices'].includes(this.views.current);
     const { microphone, camera } = equipment.media;
     let sentence = this.passing;
-    if (inside && client.signalling === 'reconnecting') sentence = words.say('banner.reconnecting');
+    if (!sentence && inside && client.signalling === 'reconnecting') sentence = words.say('banner.reconnecting');
     else if (inside && microphone === 'interrupted' && camera === 'interrupted') sentence = words.say('banner.both_interrupted');
     else if (inside && microphone === 'interrupted') sentence = words.say('banner.microphone_interrupted');
     else if (inside && camera === 'interrupted') sentence = words.say('banner.camera_interrupted');
@@ -338,6 +399,11 @@ class Room {
   }
 }
 
+/** Whether a problem is about camera or microphone. @param {string} code */
+function isDeviceTrouble(code) {
+  return code.startsWith('permission') || code.startsWith('device');
+}
+
 /**
  * Whether the page that embeds this one passes the device on.
  *
@@ -348,4 +414,5 @@ function allowedHere(feature) {
   return policy?.allowsFeature(feature) ?? true;
 }
 
+document.documentElement.toggleAttribute('data-started', true); // every module was understood: unsupported.js is not needed
 new Room(JSON.parse(document.getElementById('page')?.textContent ?? '{}')).start();

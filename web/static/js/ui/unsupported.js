@@ -1,4 +1,5 @@
-// For browsers without ES modules (`nomodule`): old syntax on purpose. The words are already in the page.
+// For browsers that cannot run the page: without ES modules, or too old for what is in them (their first word of it is an error). Runs
+// before the modules, in old syntax on purpose. The words are already in the page.
 (function () {
   function show() {
     var views = document.querySelectorAll('[data-view]');
@@ -9,6 +10,15 @@
     var main = document.querySelector('main');
     if (main) main.setAttribute('data-state', 'problem');
   }
-  if (document.readyState === 'loading') document.addEventListener('DOMContentLoaded', show);
-  else show();
+  function showWhenRead() {
+    if (document.readyState === 'loading') document.addEventListener('DOMContentLoaded', show);
+    else show();
+  }
+  if (!('noModule' in HTMLScriptElement.prototype)) {
+    showWhenRead();
+    return;
+  }
+  window.addEventListener('error', function (event) {
+    if (event instanceof ErrorEvent && !document.documentElement.hasAttribute('data-started')) showWhenRead();
+  });
 })();
