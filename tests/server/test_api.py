@@ -123,7 +123,7 @@ async def test_a_room_from_its_opening_to_its_end(host: Host):
     assert (ended["state"], ended["endReason"]) == ("ended", "host")
     assert host.live.told == [("end", made["id"], "host")]
     assert await host("POST", f"/rooms/{made['id']}/end") == ended
-    assert len(host.live.told) == 1
+    assert len(host.live.told) == 2  # a host that asks again may have lost the first answer, and we the connection
     events = (await host("GET", f"/rooms/{made['id']}/events"))["items"]
     assert [(event["kind"], event["actor"]) for event in events] == [("room.created", "host"), ("room.ended", "host")]
 
@@ -189,7 +189,7 @@ async def test_a_link_from_minting_to_revocation(host: Host):
     assert revoked["revokedAt"]
     assert host.live.told == [("drop", made["id"], "link_revoked")]
     assert await host("POST", f"/rooms/{room}/links/{made['id']}/revoke") == revoked
-    assert len(host.live.told) == 1
+    assert len(host.live.told) == 2  # a host that asks again may have lost the first answer, and we the connection
     events = await host("GET", f"/rooms/{room}/events")
     assert [event["kind"] for event in events["items"]] == ["room.created", "link.minted", "link.revoked"]
     assert "Canari" not in json.dumps(events)

@@ -236,6 +236,19 @@ async def test_a_long_call_outlives_its_token(world):
     assert (await world.enter(resume="resume", wall=late)).seat == seat
 
 
+async def test_a_key_that_is_withdrawn_ends_nobodys_call(world):
+    seat = await world.seat((await world.enter(token())).origin, "resume")
+    await world.store.delete_signing_key("clinique", "EdDSA")
+    assert (await world.enter(token(), resume="resume")).seat == seat
+    assert await world.refusal(token()) == "link_unknown"
+
+
+async def test_the_room_of_a_token_is_in_the_trail(world):
+    entry = await world.enter(token(room="rendez-vous 7"))
+    await world.store.flush()
+    assert [event.kind for event in await world.store.audit(entry.room.id)] == ["room.created"]
+
+
 def unsigned(header: dict[str, Any], **changes: Any) -> str:
     parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims(**changes))]
     return b".".join([*parts, b""]).decode()

@@ -124,6 +124,9 @@ def test_a_file_that_is_not_text(tmp_path: Path):
     ("http", "origin"),
     [
         ({"host": "0.0.0.0", "port": 80, "public_url": "https://video.example.org/"}, "https://video.example.org"),
+        ({"public_url": "https://Video.Example.org:443"}, "https://video.example.org"),
+        ({"public_url": "http://video.example.org:80"}, "http://video.example.org"),
+        ({"public_url": "https://video.example.org:80"}, "https://video.example.org:80"),
         ({"host": "192.168.1.5", "port": 8443, "tls_cert": "c", "tls_key": "k"}, "https://192.168.1.5:8443"),
         ({"host": "::1"}, "http://localhost:8080"),
         ({"host": "2001:db8::1"}, "http://[2001:db8::1]:8080"),

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from multidict import CIMultiDict
 from structlog.testing import capture_logs
 
 from server.app import ENDPOINT, METRICS, STORE, build
@@ -67,9 +68,9 @@ class Clinic:
         self.endpoint: SignallingEndpoint = app[ENDPOINT]
         self.room: RoomRecord
 
-    async def dial(self, **headers: str) -> Person:
-        socket = await self.client.ws_connect(self.origin + "/ws", headers={"Origin": self.origin, **headers})
-        return Person(socket)
+    async def dial(self, *lines: tuple[str, str], **headers: str) -> Person:
+        sent = CIMultiDict([("Origin", self.origin), *headers.items(), *lines])
+        return Person(await self.client.ws_connect(self.origin + "/ws", headers=sent))
 
     async def link(self, role: str = "patient", name: str = "Ada", room: RoomRecord | None = None) -> str:
         return (await self.store.mint_link(room or self.room, role, name))[1]
@@ -352,6 +353,8 @@ async def test_hellos_per_address(open_clinic):
     assert await code("192.0.2.2") == "link_unknown"
     assert [await code(f"2001:db8::{n}") for n in range(4)] == ["link_unknown"] * 3 + ["rate_limited"]
     assert await code("192.0.2.9, 192.0.2.1") == "rate_limited"  # only the last hop is the proxy's word
+    lines = ("X-Forwarded-For", "192.0.2.9"), ("X-Forwarded-For", "192.0.2.1")  # so does HAProxy write it
+    assert (await (await open_clinic.dial(*lines)).hello("x" * 22))["code"] == "rate_limited"
 
 
 @with_settings(http={"max_joins_per_address_per_minute": 1})
