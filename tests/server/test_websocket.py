@@ -69,7 +69,7 @@ class Clinic:
         self.room: RoomRecord
 
     async def dial(self, *lines: tuple[str, str], **headers: str) -> Person:
-        sent = CIMultiDict([("Origin", self.origin), *headers.items(), *lines])
+        sent = CIMultiDict([*({"Origin": self.origin} | headers).items(), *lines])
         return Person(await self.client.ws_connect(self.origin + "/ws", headers=sent))
 
     async def link(self, role: str = "patient", name: str = "Ada", room: RoomRecord | None = None) -> str:
