@@ -282,9 +282,7 @@ class Room {
     this.end = end;
     if (end.by !== 'self') this.host?.ended(end);
     this.entered = false;
-    this.consultation.clear();
-    this.equipment.stop();
-    stayAwake(false);
+    this.putAway();
     this.writeEnd();
     this.views.show('ended');
   }
