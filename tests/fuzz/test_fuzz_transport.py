@@ -45,6 +45,7 @@ def spoiled(draw, originals):
 @fuzz
 @given(data=spoiled(VECTORS) | st.binary(max_size=200))
 @example(data=bytes.fromhex("8fcd0005 00000001 00000002 0001 0003 00000000 2000 2000"))
+@example(data=bytes.fromhex("81cd0004 00000001 00000002 00008001 00010000"))
 def test_any_rtcp(data):
     """What parses means the same after a turn through the serialiser."""
     try:

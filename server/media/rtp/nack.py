@@ -41,14 +41,15 @@ def parse_nack(data: bytes) -> tuple[int, ...]:
 
 
 def serialize_nack(seqs: Sequence[int]) -> bytes:
-    """Return the entries for seqs that are given in rising order, wrap included: as few entries as greed finds."""
+    """Return the entries for seqs in their order; rising ones, wrap included, share entries as far as greed finds."""
     data = b""
     at = 0
     while at < len(seqs):
-        pid, mask = seqs[at], 0
+        pid, mask, last = seqs[at], 0, 0
         at += 1
-        while at < len(seqs) and 1 <= (ahead := (seqs[at] - pid) & 0xFFFF) <= 16:
+        while at < len(seqs) and last < (ahead := (seqs[at] - pid) & 0xFFFF) <= 16:
             mask |= 1 << (ahead - 1)
+            last = ahead
             at += 1
         data += pack("!HH", pid, mask)
     return data
