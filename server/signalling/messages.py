@@ -6,6 +6,8 @@ unchanged. The browser's types are made from it by `typescript.py`:
 `python -m server.signalling.messages > web/static/js/rtc/messages.d.ts`.
 
 Unknown members are ignored, so that a newer client can talk to an older server; unknown types are refused.
+
+Above 500 lines, but one thing: what may be said, with nothing of what is done about it.
 """
 
 from __future__ import annotations
@@ -72,6 +74,15 @@ class Message(Hidden, frozen=True, kw_only=True, rename="camel", tag_field="type
     """What every message has in common: a `type` on the wire, immutability, defaults left out."""
 
 
+Path = Literal["direct", "relayed"]
+"""Between the browsers, or through our media server."""
+Rid = Literal["q", "h", "f"]
+"""A quarter, a half, or all of the camera's width and height (RFC 8852)."""
+MoveReason = Literal["policy", "headcount", "recording", "quality", "turn", "failure", "recovered"]
+"""Why a room moves: its policy, a third person, a recording, loss or delay, TURN is the longer way, nothing gets
+through, or none of these any more."""
+
+
 class IceServer(Hidden, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """RTCIceServer (W3C WebRTC section 4.2.4)."""
 
@@ -109,6 +120,26 @@ class Peer(Hidden, frozen=True, kw_only=True, rename="camel"):
     """Names the page load at the other end: when it changes, the old RTCPeerConnection is dead, a new one is made."""
     polite: bool
     """Whether *you* are the polite one towards this peer (perfect negotiation). The impolite one offers first."""
+    direct: bool = True
+    """Whether to hold a direct connection to them; it carries media only while the room's path is direct."""
+
+
+class Section(Hidden, frozen=True, kw_only=True, rename="camel"):
+    """Whose media one receiving section of a relayed connection carries."""
+
+    mid: Annotated[str, Meta(max_length=64)]
+    participant: Id
+    kind: Literal["audio", "video"]
+    source: Id
+    """Tells apart what one participant publishes: their browser, and other devices (a dermatoscope over WHIP)."""
+
+
+class Wish(Hidden, frozen=True, kw_only=True, rename="camel"):
+    """How large one received picture is shown."""
+
+    mid: Annotated[str, Meta(max_length=64)]
+    rid: Rid | None = None
+    """None: it is not to be seen, do not send it."""
 
 
 class Visitor(Hidden, frozen=True, kw_only=True, rename="camel"):
@@ -179,6 +210,49 @@ class Distrust(Message, frozen=True, tag="distrust"):
     to: Id
 
 
+class RelayOffer(Message, frozen=True, tag="relayOffer"):
+    """The offer of the connection to the media server: the first one, another one wanted, or a new network."""
+
+    connection: Id
+    """Names the RTCPeerConnection: another name, another connection, the one before is closed."""
+    description: SessionDescription
+    efficient: Annotated[list[Annotated[str, Meta(max_length=16)]], Meta(max_length=8)] = []
+    """Video codecs that this device encodes in hardware, by their registered names."""
+
+
+class Wishes(Message, frozen=True, tag="wishes"):
+    """What of the relayed pictures is shown, and how large; what is not named stays as it was."""
+
+    wishes: Annotated[list[Wish], Meta(max_length=64)]
+
+
+class PathReport(Message, frozen=True, tag="pathReport"):
+    """How the direct connection to one peer fares, every 2 s while it is there, and at once when it dies."""
+
+    to: Id
+    alive: bool
+    """Media that should come does come."""
+    loss: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """The worse of both directions."""
+    rtt_ms: Annotated[float, Meta(ge=0, le=60_000)] | None = None
+    turn: bool = False
+    """It runs through TURN."""
+    relay_rtt_ms: Annotated[float, Meta(ge=0, le=60_000)] | None = None
+    """Of our own connection to the media server, when there is one."""
+
+
+class MoveReady(Message, frozen=True, tag="moveReady"):
+    """Everything that lives on the old path arrives here on the new one too, and is what the person sees and hears."""
+
+    move: int
+
+
+class MoveFailed(Message, frozen=True, tag="moveFailed"):
+    """The new path cannot be had."""
+
+    move: int
+
+
 class RefreshIceServers(Message, frozen=True, tag="refreshIceServers"):
     """Ask for new TURN credentials, before an ICE restart."""
 
@@ -245,7 +319,8 @@ class EndRoom(Message, frozen=True, tag="endRoom"):
 
 ClientMessage = (
     Hello | Ready | Join | Leave | Pong | Describe | Candidate | RefreshIceServers | SetMedia | SetLanguage
-    | Distrust | Admit | Refuse | SendBack | Remove | Transfer | Tell | EndRoom
+    | Distrust | RelayOffer | Wishes | PathReport | MoveReady | MoveFailed
+    | Admit | Refuse | SendBack | Remove | Transfer | Tell | EndRoom
 )  # fmt: skip
 
 
@@ -309,6 +384,8 @@ class StateChanged(Message, frozen=True, tag="state"):
     """When joined: everybody else in the conversation."""
     ice_servers: list[IceServer] | None = None
     """From admission on."""
+    path: Path = "direct"
+    """When joined: where media goes. A `move` that is under way follows."""
 
 
 class Visitors(Message, frozen=True, tag="visitors"):
@@ -359,6 +436,62 @@ class PeerDistrusts(Message, frozen=True, tag="peerDistrusts"):
     instance: Id
 
 
+class RelayWanted(Message, frozen=True, tag="relayWanted"):
+    """Hold a connection to the media server, and offer now: each of these asks for one offer."""
+
+    audio: int
+    """Receiving sections for sound, at least."""
+    video: int
+    """Receiving sections for pictures, at least."""
+    fresh: bool = False
+    """The connection you have is dead at our end: make a new one."""
+
+
+class RelayAnswer(Message, frozen=True, tag="relayAnswer"):
+    """The media server's answer; its candidates are in it."""
+
+    connection: Id
+    description: SessionDescription
+    sections: list[Section]
+    """What the receiving sections carry; one that is not named carries nothing."""
+    start_bps: int = 300_000
+    """What the way up may be expected to carry, for the first seconds."""
+
+
+class Encode(Message, frozen=True, tag="encode"):
+    """Which encodings of the camera to send to the media server; empty: nobody watches."""
+
+    rids: list[Rid]
+
+
+class Move(Message, frozen=True, tag="move"):
+    """Make the other path before the old one is broken: send on both, show the new one as soon as it is there."""
+
+    move: int
+    to: Path
+    reason: MoveReason
+
+
+class Moved(Message, frozen=True, tag="moved"):
+    """Everybody is ready: stop sending on the old path."""
+
+    move: int
+    path: Path
+
+
+class MoveCancelled(Message, frozen=True, tag="moveCancelled"):
+    """Not everybody was ready in time: show the old path, stop sending on the new one."""
+
+    move: int
+    path: Path
+
+
+class Speakers(Message, frozen=True, tag="speakers"):
+    """Who speaks, loudest first, as the media server hears it; only while the path is relayed."""
+
+    participants: list[Id]
+
+
 class IceServers(Message, frozen=True, tag="iceServers"):
     """Fresh servers and credentials, for `setConfiguration`."""
 
@@ -392,7 +525,8 @@ class GoingAway(Message, frozen=True, tag="goingAway"):
 
 ServerMessage = (
     Ping | Welcome | Occupied | Refused | Problem | StateChanged | Visitors | PeerJoined | PeerChanged | PeerLeft
-    | PeerDescribed | PeerCandidate | PeerDistrusts | IceServers | Told | Transferred | RoomEnded | GoingAway
+    | PeerDescribed | PeerCandidate | PeerDistrusts | RelayWanted | RelayAnswer | Encode | Move | Moved | MoveCancelled
+    | Speakers | IceServers | Told | Transferred | RoomEnded | GoingAway
 )  # fmt: skip
 
 _decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)

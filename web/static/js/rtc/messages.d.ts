@@ -87,6 +87,49 @@ export type Distrust = {
   to: string;
 };
 
+/** The offer of the connection to the media server: the first one, another one wanted, or a new network. */
+export type RelayOffer = {
+  type: "relayOffer";
+  connection: string;
+  description: SessionDescription;
+  efficient?: Array<string>;
+};
+
+/** What of the relayed pictures is shown, and how large; what is not named stays as it was. */
+export type Wishes = {
+  type: "wishes";
+  wishes: Array<Wish>;
+};
+
+/** How large one received picture is shown. */
+export type Wish = {
+  mid: string;
+  rid?: "f" | "h" | "q" | null;
+};
+
+/** How the direct connection to one peer fares, every 2 s while it is there, and at once when it dies. */
+export type PathReport = {
+  type: "pathReport";
+  to: string;
+  alive: boolean;
+  loss?: number;
+  rttMs?: number | null;
+  turn?: boolean;
+  relayRttMs?: number | null;
+};
+
+/** Everything that lives on the old path arrives here on the new one too, and is what the person sees and hears. */
+export type MoveReady = {
+  type: "moveReady";
+  move: number;
+};
+
+/** The new path cannot be had. */
+export type MoveFailed = {
+  type: "moveFailed";
+  move: number;
+};
+
 /** Clinician: let this visitor into the conversation. */
 export type Admit = {
   type: "admit";
@@ -186,6 +229,7 @@ export type StateChanged = {
   reason?: string;
   peers?: Array<Peer> | null;
   iceServers?: Array<IceServer> | null;
+  path?: "direct" | "relayed";
 };
 
 /** Another participant in the conversation, as one participant is told of them. */
@@ -198,6 +242,7 @@ export type Peer = {
   camera: "interrupted" | "missing" | "off" | "on";
   instance: string;
   polite: boolean;
+  direct?: boolean;
 };
 
 /** RTCIceServer (W3C WebRTC section 4.2.4). */
@@ -265,6 +310,65 @@ export type PeerDistrusts = {
   instance: string;
 };
 
+/** Hold a connection to the media server, and offer now: each of these asks for one offer. */
+export type RelayWanted = {
+  type: "relayWanted";
+  audio: number;
+  video: number;
+  fresh?: boolean;
+};
+
+/** The media server's answer; its candidates are in it. */
+export type RelayAnswer = {
+  type: "relayAnswer";
+  connection: string;
+  description: SessionDescription;
+  sections: Array<Section>;
+  startBps?: number;
+};
+
+/** Whose media one receiving section of a relayed connection carries. */
+export type Section = {
+  mid: string;
+  participant: string;
+  kind: "audio" | "video";
+  source: string;
+};
+
+/** Which encodings of the camera to send to the media server; empty: nobody watches. */
+export type Encode = {
+  type: "encode";
+  rids: Array<"f" | "h" | "q">;
+};
+
+/** Make the other path before the old one is broken: send on both, show the new one as soon as it is there. */
+export type Move = {
+  type: "move";
+  move: number;
+  to: "direct" | "relayed";
+  reason: "failure" | "headcount" | "policy" | "quality" | "recording" | "recovered" | "turn";
+};
+
+/** Everybody is ready: stop sending on the old path. */
+export type Moved = {
+  type: "moved";
+  move: number;
+  path: "direct" | "relayed";
+};
+
+/** Not everybody was ready in time: show the old path, stop sending on the new one. */
+export type MoveCancelled = {
+  type: "moveCancelled";
+  move: number;
+  path: "direct" | "relayed";
+};
+
+/** Who speaks, loudest first, as the media server hears it; only while the path is relayed. */
+export type Speakers = {
+  type: "speakers";
+  participants: Array<string>;
+};
+
 /** Fresh servers and credentials, for `setConfiguration`. */
 export type IceServers = {
   type: "iceServers";
@@ -308,6 +412,11 @@ export type ClientMessage =
   | SetMedia
   | SetLanguage
   | Distrust
+  | RelayOffer
+  | Wishes
+  | PathReport
+  | MoveReady
+  | MoveFailed
   | Admit
   | Refuse
   | SendBack
@@ -330,6 +439,13 @@ export type ServerMessage =
   | PeerDescribed
   | PeerCandidate
   | PeerDistrusts
+  | RelayWanted
+  | RelayAnswer
+  | Encode
+  | Move
+  | Moved
+  | MoveCancelled
+  | Speakers
   | IceServers
   | Told
   | Transferred
