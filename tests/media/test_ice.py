@@ -339,6 +339,7 @@ def test_transactions_are_bounded(agent):
         (b"", None),
         (check()[:30], None),
     ],
+    ids=["genuine", "forged", "unnamed", "empty", "cut"],
 )
 def test_whose_check_it_is(data, ufrag):
     assert local_ufrag(data) == ufrag
