@@ -24,6 +24,7 @@ import msgspec
 from server.errors import ConfigError
 
 _ENV_PREFIX = "COLLOQUE_"
+_MAY_BE_ZERO = {"http.port", "turn.public_tls_port", "media.port", "media.workers"}
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,28 @@ class TurnConfig:
 
 
 @dataclass(frozen=True)
+class MediaConfig:
+    """The media server, for conversations that do not go directly from browser to browser."""
+
+    enabled: bool = True
+    """Off: every conversation is direct, whatever its room's topology says."""
+    addresses: tuple[str, ...] = ()
+    """Where browsers reach it, IPv4 and IPv6: behind a one-to-one NAT, the addresses that the world sees. Empty: those
+    of this machine that it listens on."""
+    bind: tuple[str, ...] = ()
+    """Where it listens. Empty: where `http.host` does; behind a proxy (`http.public_url` with a loopback `http.host`)
+    on all of the machine, because no proxy carries UDP."""
+    port: int = 10000
+    """UDP and TCP, of the first worker; each further one takes the next. 0: the system chooses (tests)."""
+    workers: int = 0
+    """Threads that forward packets, each with its own port. 0: one per core but one, which signalling keeps."""
+    tcp: bool = True
+    """Take media over TCP too, on the same port number (ICE-TCP), from networks that block UDP."""
+    max_in_conversation: int = 12
+    """People in one relayed conversation: each sends once, and receives everybody else."""
+
+
+@dataclass(frozen=True)
 class SplitterConfig:
     """One address, one port: nginx in front of the server and of coturn, with the text of `colloque turn nginx`."""
 
@@ -150,6 +173,7 @@ class Config:
     store: StoreConfig = field(default_factory=StoreConfig)
     signalling: SignallingConfig = field(default_factory=SignallingConfig)
     turn: TurnConfig = field(default_factory=TurnConfig)
+    media: MediaConfig = field(default_factory=MediaConfig)
     splitter: SplitterConfig = field(default_factory=SplitterConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
@@ -157,6 +181,15 @@ class Config:
     def store_url(self) -> str:
         """The database URL in force."""
         return self.store.url or f"sqlite+aiosqlite:///{self.data_dir / 'colloque.db'}"
+
+    @property
+    def media_in_force(self) -> MediaConfig:
+        """The `[media]` settings with `bind` filled in; still empty: all of the machine."""
+        host = {"localhost": "127.0.0.1", "0.0.0.0": "", "::": ""}.get(self.http.host, self.http.host)
+        behind_proxy = bool(self.http.public_url) and _is_loopback(host)
+        if self.media.bind or behind_proxy or not _is_exact(host):
+            return self.media
+        return dataclasses.replace(self.media, bind=(host,))
 
     @property
     def public_origin(self) -> str:
@@ -169,6 +202,17 @@ class Config:
         host = "localhost" if self.http.host in ("127.0.0.1", "::1") else self.http.host
         host = f"[{host}]" if ":" in host else host
         return f"{scheme}://{host}:{self.http.port}"
+
+
+def _is_exact(host: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
+
+
+def _is_loopback(host: str) -> bool:
+    return _is_exact(host) and ipaddress.ip_address(host).is_loopback
 
 
 def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Config:
@@ -271,6 +315,9 @@ def _check(config: Config) -> None:
     if (http.tls_cert is None) != (http.tls_key is None):
         raise ConfigError("`http.tls_cert` and `http.tls_key` go together: set both, or none for plain HTTP")
     _check_numbers(config, "")
+    for name in ("addresses", "bind"):
+        if not all(map(_is_exact, getattr(config.media, name))):
+            raise ConfigError(f"`media.{name}` are exact IP addresses, without port or range")
     for proxy in http.trusted_proxies:
         try:
             ipaddress.ip_network(proxy, strict=False)
@@ -295,7 +342,8 @@ def _check_numbers(settings: Any, place: str) -> None:
         if dataclasses.is_dataclass(value):
             _check_numbers(value, f"{name}.")
         elif name.endswith("port"):
-            if not (name not in ("http.port", "turn.public_tls_port")) <= value <= 65_535:
+            if not (name not in _MAY_BE_ZERO) <= value <= 65_535:
                 raise ConfigError(f"`{name}` is a port, at most 65535")
-        elif isinstance(value, int | float) and not 0 < value < math.inf and value is not False:
-            raise ConfigError(f"`{name}` is above zero, and finite")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            if not (0 <= value if name in _MAY_BE_ZERO else 0 < value < math.inf):
+                raise ConfigError(f"`{name}` is above zero, and finite")
