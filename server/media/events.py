@@ -56,3 +56,38 @@ class TransportFailed(MediaEvent):
 
     transport: str
     reason: TransportFailure
+
+
+@dataclass(frozen=True)
+class TrackStarted(MediaEvent):
+    """What a decoder can begin with has come: of audio a packet, of video a keyframe. Again after `TrackStopped`."""
+
+    transport: str
+    source: str
+    """As `Sfu.publish` returned it."""
+
+
+@dataclass(frozen=True)
+class TrackStopped(MediaEvent):
+    """Nothing has come for 3 s (muted without silence being sent, hidden tab), or the peer said BYE."""
+
+    transport: str
+    source: str
+
+
+@dataclass(frozen=True)
+class EncodingsWanted(MediaEvent):
+    """Which encodings of a track somebody watches, lowest first, has changed. Of a track without rids it is `""`."""
+
+    transport: str
+    mid: str
+    rids: tuple[str, ...]
+    """Empty: nobody watches."""
+
+
+@dataclass(frozen=True)
+class SpeakersChanged(MediaEvent):
+    """Another order of who spoke last, who speaks now first; everybody whose sound the room has is named."""
+
+    room: str
+    participants: tuple[str, ...]
