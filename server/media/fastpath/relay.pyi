@@ -9,7 +9,7 @@ Address: TypeAlias = tuple[str, int, str]
 """IP address in its canonical text, port, and "udp" or "tcp"."""
 
 Event: TypeAlias = tuple[int, int, Address, bytes, float]
-"""Kind, transport (a forward for the last two kinds; -1: none), address, data, and when it happened."""
+"""Kind, transport (what else it is, each kind says; -1: none), address, data, and when it happened."""
 
 class Codec(IntEnum):
     """What a payload is, as far as the relay has to know."""
@@ -29,7 +29,9 @@ class EventKind(IntEnum):
     DTLS = 1
     """A DTLS record from an allowed address."""
     RTCP = 2
-    """A compound RTCP packet, decrypted and authentic."""
+    """A compound RTCP packet, decrypted and authentic. The generic NACKs in it (RFC 4585 section 6.2.1) that name a
+    forward with RTX have been answered already: they must not be answered again. What holds nothing else, and is well
+    formed, does not come up at all."""
     UNKNOWN_SSRC = 3
     """An RTP packet, decrypted and authentic, that belongs to no source: at most one each 20 ms and SSRC."""
     KEYFRAME_WANTED = 4
@@ -37,6 +39,11 @@ class EventKind(IntEnum):
     (4 bytes, network order). At most one each 500 ms."""
     SWITCHED = 5
     """A forward has begun with another source; fields as above."""
+    BOUND = 6
+    """An expected source has found its SSRC, or a new one; the second field is the source, the data its SSRC (4 bytes,
+    network order)."""
+    DISCONNECTED = 7
+    """A TCP connection of a peer has ended: address, and transport or -1. The address is to be forbidden."""
 
 class DropReason(IntEnum):
     """Why a datagram went nowhere: an index into `Relay.drops`. The first nine are the demultiplexer's, less 0x80."""
@@ -83,6 +90,8 @@ class DropReason(IntEnum):
     """Outgoing: older than what the forward remembers how to number."""
     SEND_FAILED = 27
     """Outgoing: the socket refused."""
+    RED_BAD = 28
+    """RED whose blocks do not fit (RFC 2198)."""
 
 MAX_DATAGRAM_BYTES: int
 
@@ -140,8 +149,49 @@ class Relay:
         clock_rate: int,
         rtx_ssrc: int = 0,
         rtx_payload_type: int = 0,
+        red_payload_type: int = 0,
     ) -> int:
-        """Take packets of this SSRC; other payload types of it are dropped. `rtx_ssrc` 0: no RTX (RFC 4588)."""
+        """Take packets of this SSRC; other payload types of it are dropped.
+
+        Args:
+            transport: Whose.
+            ssrc: Which.
+            codec: What they carry.
+            payload_type: Of that codec.
+            clock_rate: Of its timestamps.
+            rtx_ssrc: Where its RTX comes (RFC 4588); 0: nowhere.
+            rtx_payload_type: Of RTX.
+            red_payload_type: It may come wrapped in RED (RFC 2198) under this payload type; 0: never. The codec is
+                that of the blocks, and `payload_type` theirs.
+        """
+    def expect_source(
+        self,
+        transport: int,
+        mid: bytes,
+        rid: bytes,
+        codec: int,
+        payload_type: int,
+        clock_rate: int,
+        rtx_payload_type: int = 0,
+        red_payload_type: int = 0,
+    ) -> int:
+        """Take packets of an SSRC that is not known yet.
+
+        The first authentic packet with this mid and rid (RFC 8843, RFC 8852) and payload type binds its SSRC, and is
+        carried like those after it: `EventKind.BOUND`. The RTX stream is bound by its own packets (mid and rrid). One
+        with another SSRC binds anew: the publisher has begun again, counters begin at zero, forwards that it feeds wait
+        for the keyframe, and the old SSRC is not taken back. Until it is bound its `ssrc` is 0.
+
+        Args:
+            transport: Whose.
+            mid: 1 to 16 bytes.
+            rid: At most 16 bytes; empty: packets without one.
+            codec: As for `add_source`.
+            payload_type: As for `add_source`.
+            clock_rate: As for `add_source`.
+            rtx_payload_type: Of RTX; 0: none.
+            red_payload_type: As for `add_source`.
+        """
     def remove_source(self, source: int) -> None:
         """Forget it; forwards that it feeds pause."""
 
@@ -155,8 +205,22 @@ class Relay:
         rtx_ssrc: int = 0,
         rtx_payload_type: int = 0,
         mid: bytes = b"",
+        red_payload_type: int = 0,
     ) -> int:
-        """Make an outgoing stream, paused. `rtx_ssrc` 0: NACKs cannot be answered; `mid` at most 16 bytes."""
+        """Make an outgoing stream, paused.
+
+        Args:
+            transport: To whom.
+            ssrc: Of the stream; no other forward of the transport may have it, before or after.
+            payload_type: Of what it carries.
+            codec: What it carries.
+            rtx_ssrc: 0: NACKs cannot be answered.
+            rtx_payload_type: Of RTX.
+            mid: At most 16 bytes.
+            red_payload_type: The peer takes RED under this payload type, with blocks of `payload_type`: what comes as
+                RED leaves as RED. 0: it does not; RED is unwrapped, and a lost frame taken from the next packet's
+                redundancy.
+        """
     def remove_forward(self, forward: int) -> None: ...
     def feed(
         self,
@@ -182,10 +246,27 @@ class Relay:
     # The slow path's traffic. It leaves with the next batch.
     def send(self, address: Address, data: bytes) -> None:
         """Send STUN or DTLS as it is."""
+    def feedback(self, now: float, every: float = 0.1, sender_ssrc: int = 1) -> int:
+        """Queue transport-cc feedback for every transport with new arrivals, encrypted. One call a tick serves all.
+
+        Spec: draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1.
+
+        Args:
+            now: Monotonic seconds.
+            every: Seconds between two reports to the same transport, at least.
+            sender_ssrc: Ours, of these packets; libwebrtc's is 1 too where it only receives.
+
+        Returns:
+            How many packets were queued. What finds no room is reported by the next call.
+        """
+    def sent(self, transport: int) -> NDArray[np.void]:
+        """Take the log of what has left with a transport-wide number: rows of `SENT_DTYPE`, oldest first, the latest
+        1024 at most.
+        """
     def send_rtcp(self, transport: int, data: bytes) -> None:
         """Encrypt a compound RTCP packet and send it to where media goes; if nowhere, dropped and counted."""
     def retransmit(self, forward: int, seqs: Sequence[int]) -> int:
-        """Answer a NACK from history through RTX.
+        """Repeat packets from history through RTX. The peer's own NACKs are answered without being asked.
 
         Args:
             forward: Whose.
@@ -197,8 +278,6 @@ class Relay:
         """
     def take_events(self, limit: int = 4096) -> list[Event]:
         """Take what the slow path has to see, oldest first."""
-    def arrivals(self, transport: int) -> list[tuple[int, float]]:
-        """Take the log of transport-wide sequence numbers (unwrapped: they count on beyond 65535) and arrival times."""
     def missing(self, source: int, now: float, every: float = 0.05, tries: int = 10) -> list[int]:
         """List the extended sequence numbers to ask for again, and remember that they were.
 
@@ -236,11 +315,14 @@ TRANSPORT_DTYPE: np.dtype[Any]
 
 SOURCE_DTYPE: np.dtype[Any]
 """`used`, `codec`, `audio_level` (-dBov of the last packet, RFC 6464; 127 without), `voice` (its flag), `transport`,
-`ssrc`, `clock_rate`, `base_ext_seq`, `highest_ext_seq`, `packets`, `bytes` (payloads), `lost` (expected less received,
-RFC 3550), `recovered` (through RTX), `keyframes`, `jitter` (timestamp units), `timestamp` (of the packet received
+`ssrc` (0: not bound yet), `clock_rate`, `base_ext_seq`, `highest_ext_seq`, `packets`, `bytes` (payloads), `lost`
+(expected less received, RFC 3550), `recovered` (through RTX), `keyframes`, `jitter` (timestamp units), `timestamp` (of the packet received
 last), `received_at`, `loudness` (0 to 127, moving average over about 10 packets)."""
+
+SENT_DTYPE: np.dtype[Any]
+"""`sent_at` (seconds), `wide_seq` (transport-wide number, unwrapped), `size` (bytes of the datagram)."""
 
 FORWARD_DTYPE: np.dtype[Any]
 """`used`, `transport`, `source` (-1: paused), `pending` (the source whose keyframe is awaited; -1: none), `ssrc`,
 `highest_ext_seq`, `packets`, `bytes` (payloads), `timestamp_offset` (to the current source's), `timestamp` (sent last),
-`sent_at`, `retransmitted`, `dropped_temporal`."""
+`sent_at` (when that was), `retransmitted`, `nacked` (numbers that the receiver asked for), `dropped_temporal`."""
