@@ -33,6 +33,7 @@ cdef enum:
     EVENT_UNKNOWN_SSRC = 3
     EVENT_KEYFRAME_WANTED = 4
     EVENT_SWITCHED = 5
+    EVENT_DISCONNECTED = 7
 
 
 cdef enum:
@@ -154,6 +155,7 @@ cdef struct Forward:
     bint at_keyframe
     bint has_timestamp_offset
     bint has_frame_number
+    bint video
     uint8_t mid_size
     uint8_t mid[16]
 
@@ -172,6 +174,7 @@ cdef struct Outgoing:
     Endpoint to
     int32_t transport       # -1: none
     uint16_t size
+    bint video              # what a full stream drops first
 
 
 cdef struct Batch

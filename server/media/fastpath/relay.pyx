@@ -134,6 +134,7 @@ class EventKind(IntEnum):
     UNKNOWN_SSRC = EVENT_UNKNOWN_SSRC
     KEYFRAME_WANTED = EVENT_KEYFRAME_WANTED
     SWITCHED = EVENT_SWITCHED
+    DISCONNECTED = EVENT_DISCONNECTED
 
 
 class DropReason(IntEnum):
@@ -685,6 +686,7 @@ cdef class Relay:
             self._drop(DROP_PROTECT_FAILED)
             return False
         self._queue(out, row.transport, &association.nominated, size)
+        out.items[out.count - 1].video = forward.video
         transport_row.sent_packets += 1
         transport_row.sent_bytes += <uint64_t>size
         return True
@@ -695,6 +697,7 @@ cdef class Relay:
         item.to = to[0]
         item.transport = transport
         item.size = <uint16_t>size
+        item.video = False
         out.count += 1
 
     # --- Up to the slow path ------------------------------------------------------------------------------------------
@@ -1039,6 +1042,7 @@ cdef class Relay:
             forward.payload_type = payload_type
             forward.rtx_ssrc = rtx_ssrc
             forward.rtx_payload_type = rtx_payload_type
+            forward.video = codec in (Codec.VP8, Codec.VP9, Codec.H264, Codec.AV1)
             forward.mid_size = len(mid)
             memcpy(forward.mid, name, forward.mid_size)
             forward.budget = BUDGET_AT_FIRST
