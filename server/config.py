@@ -344,6 +344,9 @@ def _check_numbers(settings: Any, place: str) -> None:
         elif name.endswith("port"):
             if not (name not in _MAY_BE_ZERO) <= value <= 65_535:
                 raise ConfigError(f"`{name}` is a port, at most 65535")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            if not (0 <= value if name in _MAY_BE_ZERO else 0 < value < math.inf):
-                raise ConfigError(f"`{name}` is above zero, and finite")
+        elif isinstance(value, int | float) and not _in_bounds(name, value):
+            raise ConfigError(f"`{name}` is above zero, and finite")
+
+
+def _in_bounds(name: str, value: float) -> bool:
+    return value is False or 0 < value < math.inf or (value == 0 and name in _MAY_BE_ZERO)

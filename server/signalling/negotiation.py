@@ -45,7 +45,7 @@ def check_candidate(candidate: IceCandidate) -> None:
         ProtocolError: `bad_sdp`.
     """
     if candidate.candidate:
-        _check_candidate_line(candidate.candidate)
+        check_candidate_line(candidate.candidate)
     if candidate.username_fragment is not None and not _UFRAG.fullmatch(candidate.username_fragment):
         raise ProtocolError("bad_sdp", "a candidate whose username fragment is not one")
 
@@ -64,15 +64,15 @@ def check_description(description: SessionDescription, role: Role) -> None:
         raise ProtocolError("bad_sdp", "no media section")
     for section in live:
         _check_section(section)
-    _check_bundle(parsed.session, live)
-    _check_fingerprint(levels)
-    _check_transport(parsed.session, live, description.type)
+    check_bundle(parsed.session, live)
+    check_fingerprint(levels)
+    check_transport(parsed.session, live, description.type)
     for level in levels:
         if level.has("crypto"):
             raise ProtocolError("bad_sdp", "SDES keys (a=crypto) are not accepted")
         for value in level.values("candidate"):
-            _check_candidate_line("candidate:" + value)
-    if role == "observer" and any(_sends(parsed.session, section) for section in live):
+            check_candidate_line("candidate:" + value)
+    if role == "observer" and any(sends(parsed.session, section) for section in live):
         raise RefusalError("not_permitted")
 
 
@@ -91,7 +91,8 @@ def _check_section(section: sdp.MediaSection) -> None:
         raise ProtocolError("bad_sdp", "a media section that is neither audio, video nor data channels")
 
 
-def _check_bundle(session: sdp.Section, live: list[sdp.MediaSection]) -> None:
+def check_bundle(session: sdp.Section, live: list[sdp.MediaSection]) -> None:
+    """Check that everything live shares one transport: a mid each, all in BUNDLE groups (RFC 9143)."""
     mids = {mid for section in live for mid in section.values("mid")}
     if len(mids) != len(live) or not all(section.has("mid") for section in live):
         raise ProtocolError("bad_sdp", "each media section has a mid of its own")
@@ -103,7 +104,7 @@ def _check_bundle(session: sdp.Section, live: list[sdp.MediaSection]) -> None:
         raise ProtocolError("bad_sdp", "a media section outside the BUNDLE group")
 
 
-def _check_fingerprint(levels: tuple[sdp.Section, ...]) -> None:
+def check_fingerprint(levels: tuple[sdp.Section, ...]) -> None:
     """One certificate for everything, hashed by SHA-256 or stronger (RFC 8122 section 5, SECURITY.md row 4)."""
     found = {value.lower() for value in {value for level in levels for value in level.values("fingerprint")}}
     if len(found) != 1:
@@ -115,7 +116,7 @@ def _check_fingerprint(levels: tuple[sdp.Section, ...]) -> None:
         raise ProtocolError("bad_sdp", "the fingerprint has the wrong length")
 
 
-def _check_transport(session: sdp.Section, live: list[sdp.MediaSection], kind: Literal["offer", "answer"]) -> None:
+def check_transport(session: sdp.Section, live: list[sdp.MediaSection], kind: Literal["offer", "answer"]) -> None:
     """Check ICE credentials and DTLS role: present where the bundle's transport is, legal wherever they are."""
     for name, legal in _LEGAL[kind].items():
         found = {value for section in live for value in section.values(name)}.union(session.values(name))
@@ -125,7 +126,7 @@ def _check_transport(session: sdp.Section, live: list[sdp.MediaSection], kind: L
             raise ProtocolError("bad_sdp", f"no {name}")
 
 
-def _sends(session: sdp.Section, section: sdp.MediaSection) -> bool:
+def sends(session: sdp.Section, section: sdp.MediaSection) -> bool:
     """Whether the section sends audio or video; `sendrecv` when it does not say (RFC 8866 section 6.7)."""
     if section.kind == "application":
         return False
@@ -137,7 +138,8 @@ def _sends(session: sdp.Section, section: sdp.MediaSection) -> bool:
     return True
 
 
-def _check_candidate_line(line: str) -> None:
+def check_candidate_line(line: str) -> None:
+    """Check the syntax of a candidate line, `candidate:` included."""
     match = _CANDIDATE.fullmatch(line)
     # Address, port and type are followed by names with a value each, `raddr` and `rport` among them.
     if match is None or int(match[1]) > 65_535 or match[2].count(" ") % 2 or len(line) > MAX_CANDIDATE_BYTES:

@@ -1,4 +1,4 @@
-"""One room's use of the media server: whose connection carries what, in which codec, and what is still to be negotiated.
+"""One room's use of the media server: whose connection carries what, in which codec, and what is to be negotiated yet.
 
 Driven by `rooms.py` (people) and `whip.py` (devices); told by the media plane what becomes of its transports. Sans-IO:
 after every call the caller drains `next_event`.

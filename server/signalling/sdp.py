@@ -17,6 +17,7 @@ MAX_BYTES = 65_536
 MAX_LINES = 3_000
 """A Chromium offer has about 90 lines per video section."""
 MAX_SECTIONS = 16
+"""Between two browsers. Towards the media server, see `media_negotiation.py`."""
 MAX_CANDIDATES = 100
 MAX_FORMATS = 256
 """Per section. RTP has 128 payload types (RFC 3551 section 3)."""
@@ -76,8 +77,12 @@ class Sdp:
     media: list[MediaSection]
 
 
-def parse(text: str) -> Sdp:
+def parse(text: str, max_sections: int = MAX_SECTIONS) -> Sdp:
     """Parse a session description; its lines end in CRLF, or all in LF.
+
+    Args:
+        text: The description.
+        max_sections: How many media sections it may have.
 
     Raises:
         ProtocolError: `bad_sdp`; the detail quotes nothing of the content.
@@ -100,8 +105,8 @@ def parse(text: str) -> Sdp:
     media: list[MediaSection] = []
     for name, value, line in lines:
         if line:
-            if len(media) == MAX_SECTIONS:
-                raise ProtocolError("bad_sdp", f"more than {MAX_SECTIONS} media sections")
+            if len(media) == max_sections:
+                raise ProtocolError("bad_sdp", f"more than {max_sections} media sections")
             attributes = {}
             media.append(_media(line, attributes))
         elif name in attributes:
@@ -109,6 +114,19 @@ def parse(text: str) -> Sdp:
         else:
             attributes[name] = [value]
     return Sdp(text, session, media)
+
+
+def all_attributes(sdp: Sdp) -> list[list[tuple[str, str]]]:
+    """Return name and value of every attribute of each media section, in order: codecs and extensions among them."""
+    sections = sdp.text.split("\r\nm=")[1:]
+    return [
+        [
+            (name, value)
+            for line in section.split("\r\na=")[1:]
+            for name, _, value in [line.split("\r\n", 1)[0].partition(":")]
+        ]
+        for section in sections
+    ]
 
 
 def serialise(sdp: Sdp) -> str:
