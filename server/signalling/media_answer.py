@@ -32,16 +32,18 @@ class Agreed:
     """None: the section is refused."""
     takes: bool = False
     """We receive what the offerer sends."""
-    sends: SendParameters | None = None
-    """What we send."""
-    stream: str = ""
-    """Whose it is: the stream id of `a=msid` (RFC 8830)."""
-    track: str = ""
+    gives: bool = False
+    """We send, now or later."""
+    stream: SendParameters | None = None
+    """What we send, if that is known."""
+    whose: str = ""
+    """The stream id of `a=msid` (RFC 8830)."""
+    source: str = ""
 
     @property
     def direction(self) -> Direction:
         """Ours."""
-        return _DIRECTIONS[self.sends is not None, self.takes]
+        return _DIRECTIONS[self.gives, self.takes]
 
 
 def write_answer(
@@ -123,14 +125,14 @@ def _accepted(entry: Agreed, local: LocalParameters, start_bps: int) -> Iterator
     if entry.takes and section.rids:
         yield from (f"a=rid:{rid} recv" for rid in section.rids)
         yield f"a=simulcast:recv {';'.join(section.rids)}"
-    if entry.sends is not None:
+    if entry.stream is not None:
         # A source's id has a colon, which no token has (RFC 8866 section 9).
-        yield f"a=msid:{entry.stream} {entry.track.replace(':', '.')}"
-        for ssrc in (entry.sends.ssrc, entry.sends.rtx_ssrc):
+        yield f"a=msid:{entry.whose} {entry.source.replace(':', '.')}"
+        for ssrc in (entry.stream.ssrc, entry.stream.rtx_ssrc):
             if ssrc is not None:
-                yield f"a=ssrc:{ssrc} cname:{entry.sends.cname}"
-        if entry.sends.rtx_ssrc is not None:
-            yield f"a=ssrc-group:FID {entry.sends.ssrc} {entry.sends.rtx_ssrc}"
+                yield f"a=ssrc:{ssrc} cname:{entry.stream.cname}"
+        if entry.stream.rtx_ssrc is not None:
+            yield f"a=ssrc-group:FID {entry.stream.ssrc} {entry.stream.rtx_ssrc}"
 
 
 def _codec(codec: CodecParameters, start_bps: int) -> Iterator[str]:

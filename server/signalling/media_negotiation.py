@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Literal, cast
 
 from server.errors import ProtocolError
 from server.media.parameters import (
@@ -182,6 +182,27 @@ def read_offer(text: str) -> Offer:
     )
 
 
+def one_way(offer: Offer, direction: Literal["sendonly", "recvonly"]) -> Offer:
+    """Return an offer as if it went one way only: what it also offers the other way is answered `inactive`.
+
+    Raises:
+        ProtocolError: `bad_sdp`, nothing goes that way.
+    """
+    way: dict[tuple[bool, bool], Direction] = {(True, False): "sendonly", (False, True): "recvonly"}
+    sections = tuple(
+        replace(
+            section,
+            direction=way.get(
+                (section.sends and direction == "sendonly", section.receives and direction == "recvonly"), "inactive"
+            ),
+        )
+        for section in offer.sections
+    )
+    if not any(section.sends or section.receives for section in sections):
+        raise ProtocolError("bad_sdp", f"nothing that is {direction}")
+    return replace(offer, sections=sections)
+
+
 def flavour(codec: CodecParameters) -> str:
     """Return what must be the same at both ends for a decoder to understand: the name, and a profile where it has some.
 
@@ -229,12 +250,12 @@ def pick_video(section: OfferedSection, chosen: str | None) -> tuple[CodecParame
     return tuple(codec for codec in section.codecs if flavour(codec) == chosen)[:1]
 
 
-def pick_audio(section: OfferedSection, red: bool = True) -> tuple[CodecParameters, ...]:
-    """Return the section's Opus, and RED where it is offered, in the offerer's order; RED last unless `red`."""
+def pick_audio(section: OfferedSection, first: str = "") -> tuple[CodecParameters, ...]:
+    """Return the section's Opus, and RED where it is offered (RFC 2198); `first` goes before the offerer's order."""
     codecs = [codec for codec in section.codecs if codec.name in ("opus", "red")]
     if not any(codec.name == "opus" for codec in codecs):
         return ()
-    return tuple(codecs if red else sorted(codecs, key=lambda codec: codec.name == "red"))
+    return tuple(sorted(codecs, key=lambda codec: codec.name != first))
 
 
 # -- one section ------------------------------------------------------------------------------------------------------

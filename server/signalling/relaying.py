@@ -10,58 +10,31 @@ A transport is named `<room>.<number>`, so that a media event finds its room (`r
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import cast
 
+from server.errors import ProtocolError, RefusalError
 from server.media import events
-from server.media.parameters import (
-    DtlsParameters,
-    HeaderExtension,
-    IceParameters,
-    LocalParameters,
-    SendParameters,
-    TrackParameters,
+from server.media.parameters import CodecParameters, IceParameters, Kind, LocalParameters, SendParameters
+from server.signalling.connections import Connection, MediaPort, Person, Source
+from server.signalling.media_answer import Agreed, write_answer
+from server.signalling.media_negotiation import (
+    Offer,
+    choose_flavour,
+    one_way,
+    pick_audio,
+    pick_video,
+    read_offer,
 )
-from server.signalling.messages import RelayAnswer, RelayOffer, Role, Wishes
+from server.signalling.messages import RelayAnswer, RelayOffer, Role, Section, SessionDescription, Wishes
 
-
-class MediaPort(Protocol):
-    """What a room needs of the Sfu; media/sfu.py says more."""
-
-    def open_transport(
-        self,
-        id: str,
-        room: str,
-        participant: str,
-        ice: IceParameters,
-        dtls: DtlsParameters,
-        extensions: Sequence[HeaderExtension],
-        now: float,
-    ) -> LocalParameters:
-        """Make a transport that answers checks."""
-
-    def restart_ice(self, id: str, ice: IceParameters, now: float) -> LocalParameters:
-        """Give it new credentials (RFC 8445 section 9)."""
-
-    def close_transport(self, id: str, now: float) -> None:
-        """Forget it with its tracks, at once."""
-
-    def publish(self, transport: str, track: TrackParameters, now: float) -> str:
-        """Take what a section sends; again with the same mid: in place of what was said before."""
-
-    def unpublish(self, transport: str, mid: str, now: float) -> None:
-        """Take it no longer."""
-
-    def subscribe(self, transport: str, track: TrackParameters, source: str, now: float) -> SendParameters:
-        """Send a source in a section; again with the same mid: in place of the one before."""
-
-    def unsubscribe(self, transport: str, mid: str, now: float) -> None:
-        """Send it no longer."""
-
-    def prefer(self, transport: str, mid: str, rid: str | None, max_temporal: int = 7, now: float = 0.0) -> None:
-        """Ask for a layer; None pauses."""
+START_BPS = 300_000
+"""libwebrtc's own start bitrate."""
+MAX_DEVICES = 4
+"""WHIP and WHEP connections of one participant: a dermatoscope, an ultrasound cart, a wall display, one to spare."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +90,14 @@ class Failed(RelayedEvent):
     reason: events.TransportFailure
 
 
+@dataclass(frozen=True)
+class DeviceAnswer:
+    """What a device over WHIP or WHEP is answered."""
+
+    transport: str
+    sdp: str = field(repr=False)
+
+
 def room_of(event: events.MediaEvent) -> str:
     """Return the room that a media event belongs to."""
     room: str = getattr(event, "room", "")
@@ -130,44 +111,390 @@ class RelayedRoom:
     Args:
         room: Its id.
         sfu: Where its transports live.
+
+    Attributes:
+        start_bps: What the next answer lets an encoder begin with.
     """
 
     def __init__(self, room: str, sfu: MediaPort) -> None:
+        self.start_bps = START_BPS
         self._room = room
         self._sfu = sfu
+        self._people: dict[str, Person] = {}
+        self._connections: dict[str, Connection] = {}
+        self._sources: dict[str, Source] = {}
+        self._flowing: set[str] = set()
+        self._flavour = "VP8"
+        self._numbers = count(1)
         self._events: deque[RelayedEvent] = deque()
+
+    # People ----------------------------------------------------------------------------------------------------------
 
     def enter(self, participant: str, now: float) -> None:
         """Count somebody in: they are in the conversation, and may connect."""
+        self._people.setdefault(participant, Person())
 
     def leave(self, participant: str, now: float) -> None:
         """Close everything of theirs at once."""
+        person = self._people.pop(participant, None)
+        if person is not None:
+            for connection in person.connections():
+                self._close(connection, now)
+            self._review(now)
 
     def close(self, now: float) -> None:
         """Close everything: the room is over."""
+        self._people.clear()
+        for connection in [*self._connections.values()]:
+            self._close(connection, now)
 
     def invite(self, participant: str, now: float, fresh: bool = False) -> None:
         """Ask somebody's browser for its first offer (`NeedsOffer`), or for a fresh connection. Idempotent."""
+        person = self._people.get(participant)
+        if person is None or person.invited or (person.browser is not None and not fresh):
+            return
+        if person.browser is not None:
+            self._close(person.browser, now)
+        person.invited = True
+        self._events.append(NeedsOffer(participant, *self.sections(participant), fresh))
+
+    def sections(self, participant: str) -> tuple[int, int]:
+        """Return how many receiving sections somebody's browser needs, for sound and for pictures."""
+        found = {"audio": 0, "video": 0}
+        for other in self._people:
+            if other != participant:
+                theirs = Counter(source.kind for source in self._sources.values() if source.participant == other)
+                for kind in found:
+                    found[kind] += max(1, theirs[kind])
+        return found["audio"], found["video"]
+
+    def connected(self, participant: str) -> bool:
+        """Whether somebody's browser can be sent media now."""
+        person = self._people.get(participant)
+        return person is not None and person.browser is not None and person.browser.alive
+
+    # Browsers --------------------------------------------------------------------------------------------------------
 
     def offer(self, participant: str, role: Role, message: RelayOffer, now: float) -> RelayAnswer:
         """Answer the offer of a participant's browser.
 
         Raises:
             ProtocolError: `bad_sdp`.
-            RefusalError: `not_permitted`: not in the conversation, or an observer who would send.
+            RefusalError: `not_permitted`: not in the conversation, or an observer who would send; `room_full`.
         """
-        raise NotImplementedError
+        person = self._person(participant)
+        if message.description.type != "offer":
+            raise ProtocolError("bad_sdp", "the media server takes offers only")
+        offer = read_offer(message.description.sdp)
+        if role == "observer" and any(section.sends for section in offer.sections):
+            raise RefusalError("not_permitted")
+        connection = person.browser
+        if connection is not None and (
+            connection.name != message.connection or connection.offer.dtls.fingerprints != offer.dtls.fingerprints
+        ):
+            self._close(connection, now)
+            connection = None
+        if connection is None:
+            connection = person.browser = self._open(participant, message.connection, offer, now)
+        elif connection.offer.ice != offer.ice:
+            connection.local = self._sfu.restart_ice(connection.transport, offer.ice, now)
+        connection.offer = offer
+        connection.efficient = frozenset(message.efficient)
+        person.invited = False
+        self._settle(connection)
+        answer = self._answer(connection, now)
+        self._review(now)
+        sections = [
+            Section(mid=mid, participant=source.participant, kind=cast("Kind", source.kind), source=source.id)
+            for mid, source in ((mid, self._sources[id]) for mid, id in connection.told.items())
+        ]
+        return RelayAnswer(
+            connection=message.connection,
+            description=SessionDescription(type="answer", sdp=answer),
+            sections=sections,
+            start_bps=self.start_bps,
+        )
 
     def wish(self, participant: str, message: Wishes, now: float) -> None:
         """Pass on how large somebody shows what they receive."""
+        person = self._people.get(participant)
+        if person is None or person.browser is None:
+            return
+        connection = person.browser
+        for wish in message.wishes:
+            source = self._sources.get(connection.carried.get(wish.mid, ""))
+            if source is not None and source.kind == "video":
+                connection.wishes[wish.mid] = wish.rid
+                self._sfu.prefer(connection.transport, wish.mid, wish.rid, now=now)
 
-    def connected(self, participant: str) -> bool:
-        """Whether somebody's browser can be sent media now."""
-        return False
+    # Devices (WHIP, WHEP) --------------------------------------------------------------------------------------------
+
+    def publish_device(self, participant: str, role: Role, text: str, now: float) -> DeviceAnswer:
+        """Let a device of somebody's publish in their name.
+
+        Raises:
+            ProtocolError: `bad_sdp`.
+            RefusalError: `not_permitted`, `too_many_devices`, `no_common_codec`, `room_full`.
+        """
+        person = self._person(participant)
+        if role == "observer":
+            raise RefusalError("not_permitted")
+        offer = one_way(read_offer(text), "sendonly")
+        return self._device(person, participant, offer, "", now)
+
+    def subscribe_device(self, participant: str, only: str, text: str, now: float) -> DeviceAnswer:
+        """Let a device of somebody's watch everybody else, or `only` one.
+
+        Raises:
+            ProtocolError: `bad_sdp`.
+            RefusalError: `not_permitted`, `unknown_participant`, `too_many_devices`, `no_common_codec`, `room_full`.
+        """
+        person = self._person(participant)
+        if only and (only not in self._people or only == participant):
+            raise RefusalError("unknown_participant")
+        offer = one_way(read_offer(text), "recvonly")
+        return self._device(person, participant, offer, only, now)
+
+    def restart_device(self, transport: str, ice: IceParameters, now: float) -> LocalParameters:
+        """Answer a device's new ICE credentials with ours.
+
+        Raises:
+            RefusalError: `not_found`: it is gone.
+        """
+        connection = self._connections.get(transport)
+        if connection is None:
+            raise RefusalError("not_found")
+        connection.local = self._sfu.restart_ice(transport, ice, now)
+        return connection.local
+
+    def has_device(self, transport: str) -> bool:
+        """Whether a device's transport is still there."""
+        return transport in self._connections
+
+    def close_device(self, transport: str, now: float) -> None:
+        """Close a device's transport. Nothing happens if it is gone."""
+        connection = self._connections.get(transport)
+        if connection is not None:
+            self._close(connection, now)
+            self._review(now)
+
+    # The media plane -------------------------------------------------------------------------------------------------
 
     def receive_media_event(self, event: events.MediaEvent, now: float) -> None:
         """Take an event of the media plane whose `room_of` is this room."""
+        if isinstance(event, events.SpeakersChanged):
+            self._events.append(SpeakersChanged(event.participants))
+            return
+        connection = self._connections.get(getattr(event, "transport", ""))
+        if connection is None:
+            return
+        browser = bool(connection.name)
+        match event:
+            case events.TransportConnected() | events.TransportResumed():
+                connection.alive = True
+                if browser:
+                    self._events.append(Connected(connection.participant))
+            case events.TransportInterrupted():
+                connection.alive = False
+                if browser:
+                    self._events.append(Interrupted(connection.participant))
+            case events.TransportFailed(reason=reason):
+                self._close(connection, now)
+                if browser:
+                    self._events.append(Failed(connection.participant, reason))
+                    if reason not in (events.TransportFailure.FINGERPRINT, events.TransportFailure.CLOSED):
+                        self.invite(connection.participant, now, fresh=True)
+                self._review(now)
+            case events.TrackStarted(source=source):
+                self._flowing.add(source)
+            case events.TrackStopped(source=source):
+                self._flowing.discard(source)
+            case events.EncodingsWanted(mid=mid, rids=rids):
+                source_ = connection.sources.get(mid)
+                if browser and source_ is not None and source_.kind == "video":
+                    self._events.append(EncodingsWanted(connection.participant, tuple(rid or "f" for rid in rids)))
 
     def next_event(self) -> RelayedEvent | None:
         """Take the oldest event."""
         return self._events.popleft() if self._events else None
+
+    # Inside: connections ---------------------------------------------------------------------------------------------
+
+    def _person(self, participant: str) -> Person:
+        person = self._people.get(participant)
+        if person is None:
+            raise RefusalError("not_permitted")
+        return person
+
+    def _open(self, participant: str, name: str, offer: Offer, now: float) -> Connection:
+        number = next(self._numbers)
+        transport = f"{self._room}.{number}"
+        local = self._sfu.open_transport(
+            transport, self._room, participant, offer.ice, offer.dtls, offer.extensions, now
+        )
+        connection = Connection(transport, participant, name, offer, local, number)
+        self._connections[transport] = connection
+        return connection
+
+    def _device(self, person: Person, participant: str, offer: Offer, only: str, now: float) -> DeviceAnswer:
+        if len(person.devices) >= MAX_DEVICES:
+            raise RefusalError("too_many_devices")
+        flavours = offer.video_flavours
+        if flavours is not None and self._choose([*self._flavours(), flavours], may_improve=False) is None:
+            raise RefusalError("no_common_codec")
+        connection = self._open(participant, "", offer, now)
+        connection.only = only
+        person.devices[connection.transport] = connection
+        self._settle(connection)
+        answer = self._answer(connection, now)
+        if connection.flavour is not None:
+            connection.flavours = frozenset({connection.flavour})  # it is not asked again: what it has been told stays
+        self._review(now)
+        return DeviceAnswer(connection.transport, answer)
+
+    def _close(self, connection: Connection, now: float) -> None:
+        """Close a transport: what it publishes is gone for everybody."""
+        self._connections.pop(connection.transport, None)
+        person = self._people.get(connection.participant)
+        if person is not None:
+            person.devices.pop(connection.transport, None)
+            if person.browser is connection:
+                person.browser = None
+        for mid in [*connection.sources]:
+            self._withdraw(connection, mid, now)
+        self._sfu.close_transport(connection.transport, now)
+
+    def _withdraw(self, connection: Connection, mid: str, now: float) -> None:
+        source = connection.sources.pop(mid)
+        self._sfu.unpublish(connection.transport, mid, now)
+        del self._sources[source.id]
+        self._flowing.discard(source.id)
+        for other in self._connections.values():
+            for carrying in [mid for mid, id in other.carried.items() if id == source.id]:
+                self._empty(other, carrying, now)
+
+    def _empty(self, connection: Connection, mid: str, now: float) -> None:
+        """Let a receiving section carry nothing, until something else needs it."""
+        del connection.carried[mid]
+        connection.wishes.pop(mid, None)
+        self._sfu.unsubscribe(connection.transport, mid, now)
+
+    # Inside: the codec -----------------------------------------------------------------------------------------------
+
+    def _flavours(self) -> list[frozenset[str]]:
+        return [connection.flavours for connection in self._connections.values() if connection.flavours is not None]
+
+    def _choose(self, everybody: list[frozenset[str]], may_improve: bool) -> str | None:
+        efficient = {name for connection in self._connections.values() for name in connection.efficient}
+        return choose_flavour(self._flavour, everybody, efficient, may_improve)
+
+    def _settle(self, connection: Connection) -> None:
+        """Let a connection's new offer take part in the choice of the room's codec."""
+        if not any(section.kind == "video" and section.sends for section in connection.offer.sections):
+            connection.efficient = frozenset()
+        connection.flavours = connection.offer.video_flavours
+        seen = any(source in self._flowing for source, what in self._sources.items() if what.kind == "video")
+        chosen = self._choose(self._flavours(), may_improve=not seen)
+        if chosen is None:  # they stay without pictures, instead of everybody
+            connection.flavours = None
+        else:
+            self._flavour = chosen
+
+    # Inside: the answer ----------------------------------------------------------------------------------------------
+
+    def _answer(self, connection: Connection, now: float) -> str:
+        """Bring the Sfu in line with a connection's offer, and write the answer."""
+        chosen = self._flavour if connection.flavours is not None else None
+        picked: dict[str, tuple[CodecParameters, ...]] = {}
+        for section in connection.offer.sections:
+            if section.usable:
+                picked[section.mid] = pick_audio(section) if section.kind == "audio" else pick_video(section, chosen)
+        sending = {s.mid: s for s in connection.offer.sections if s.sends and picked[s.mid]}
+        for mid in [mid for mid in connection.sources if mid not in sending]:
+            self._withdraw(connection, mid, now)
+        for mid, section in sending.items():
+            id = self._sfu.publish(connection.transport, section.track(picked[mid], "recvonly"), now)
+            source = Source(id, connection.participant, section.kind, picked[mid][0].name)
+            connection.sources[mid] = self._sources[id] = source
+        streams = self._fill(connection, picked, now)
+        agreed = []
+        for section in connection.offer.sections:
+            mid = section.mid
+            id = connection.carried.get(mid, "") if section.receives else ""
+            agreed.append(
+                Agreed(
+                    section,
+                    picked[mid] or section.codecs[:1] if section.usable else (),
+                    takes=mid in sending,
+                    gives=bool(id) or (not connection.name and section.receives and bool(picked[mid])),
+                    stream=streams.get(mid) if id else None,
+                    whose=self._sources[id].participant if id else "",
+                    source=id,
+                )
+            )
+        connection.version += 1
+        connection.flavour = chosen
+        connection.told = dict(connection.carried)
+        return write_answer(
+            connection.offer, connection.local, agreed, connection.number, connection.version, self.start_bps
+        )
+
+    def _fill(
+        self, connection: Connection, picked: Mapping[str, tuple[CodecParameters, ...]], now: float
+    ) -> dict[str, SendParameters]:
+        """Let each receiving section carry something: what it did, or what nobody carries to this peer yet."""
+        receiving = {s.mid: s for s in connection.offer.sections if s.receives and picked[s.mid]}
+        for mid in [mid for mid in connection.carried if mid not in receiving]:
+            self._empty(connection, mid, now)
+        missing = self._missing(connection)
+        for mid, section in receiving.items():
+            if mid not in connection.carried:
+                source = next((source for source in missing if source.kind == section.kind), None)
+                if source is not None:
+                    missing.remove(source)
+                    connection.carried[mid] = source.id
+        streams = {}
+        for mid, id in connection.carried.items():
+            section, source = receiving[mid], self._sources[id]
+            codecs = pick_audio(section, source.codec) if section.kind == "audio" else picked[mid]
+            track = section.track(codecs, "sendonly")
+            streams[mid] = self._sfu.subscribe(connection.transport, track, id, now)
+            if mid in connection.wishes:
+                self._sfu.prefer(connection.transport, mid, connection.wishes[mid], now=now)
+        return streams
+
+    def _missing(self, connection: Connection) -> list[Source]:
+        """Return what a connection should carry and does not."""
+        carried = set(connection.carried.values())
+        receives = {section.kind for section in connection.offer.sections if section.receives}
+        return [
+            source
+            for source in self._sources.values()
+            if source.id not in carried
+            and source.participant != connection.participant
+            and connection.only in ("", source.participant)
+            and (connection.name or source.kind in receives)
+        ]
+
+    def _review(self, now: float) -> None:
+        """Ask for another offer where a browser lacks something; give devices what they have room for."""
+        for connection in self._connections.values():
+            if not connection.name and self._missing(connection):
+                chosen = connection.flavour
+                receiving = (section for section in connection.offer.sections if section.receives)
+                picked = {s.mid: pick_audio(s) if s.kind == "audio" else pick_video(s, chosen) for s in receiving}
+                self._fill(connection, picked, now)
+        for participant, person in self._people.items():
+            if person.browser is None or person.invited:
+                continue
+            browser = person.browser
+            missing = tuple(source.id for source in self._missing(browser))
+            gone = tuple(mid for mid, id in browser.told.items() if browser.carried.get(mid) != id)
+            other_codec = browser.flavours is not None and browser.flavour != self._flavour
+            if not (missing or gone or other_codec):
+                person.question = ()
+                continue
+            question = (*self.sections(participant), missing, gone, self._flavour)
+            if question != person.question:
+                person.question = question
+                self._events.append(NeedsOffer(participant, *self.sections(participant)))
