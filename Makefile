@@ -14,7 +14,7 @@ run: ## start the server with a demo room and print its links; ARGS="--lan --tls
 	@exec $(BIN)/colloque serve --demo $(ARGS)
 
 test: check ## every check, then every test; ARGS="tests/server -k demux" for some of them
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: ## formatting, lint, types of Python and of the browser's JavaScript
 	@./setup.sh test

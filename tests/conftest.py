@@ -1,12 +1,13 @@
 """Fixtures for every test."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 
 import pytest
 from hypothesis import settings
 
 from tests.live import Live, live_server
+from tests.turns import turn
 
 settings.register_profile("same every time", derandomize=True)  # a run judges the change, not the dice
 if "FUZZ_EXAMPLES" not in os.environ:
@@ -18,3 +19,13 @@ async def live() -> AsyncIterator[Live]:
     """A running server with one tenant, "clinique"."""
     async with live_server() as server:
         yield server
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Wait for the test's turn when several workers run; outside of what its timeout measures."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return (yield)
+    with turn(run, alone=item.get_closest_marker("alone") is not None):
+        return (yield)
