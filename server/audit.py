@@ -31,6 +31,7 @@ AuditKind = Literal[
     "participant.removed",
     "participant.transferred",
     "participant.taken_over",
+    "path.moved",
 ]
 """`<what>.<what happened to it>`, past tense. A new kind is added here first; hosts ignore kinds they do not know."""
 

@@ -57,6 +57,13 @@ class Metrics:
         self.problems = Counter(
             "colloque_problems", "Messages that were not carried out, by code.", ["code"], registry=self.registry
         )
+        self.relayed_rooms = Gauge(
+            "colloque_relayed_rooms", "Rooms whose media goes through the media server now.", registry=self.registry
+        )
+        self.moves = Counter(
+            "colloque_path_moves", "Moves between direct and relayed, by reason and outcome.", ["reason", "outcome"],
+            registry=self.registry,
+        )  # fmt: skip
         self.closes = Counter(
             "colloque_socket_closes", "WebSockets closed, by reason.", ["reason"], registry=self.registry
         )

@@ -23,6 +23,7 @@ from server.ids import digest, new_id
 from server.records import Role, RoomRecord, SeatRecord, Tenant
 from server.signalling.auth import Claims
 from server.signalling.messages import Admit, Hello, IceServer, Join, Message, Ready, ServerMessage, Welcome
+from server.signalling.paths import MediaSource, PathSettings
 from server.signalling.rooms import Effect, Fact, Participant, Room, RoomRegistry
 from server.signalling.session import EndRequested, HelloReceived, Session, TransferRequested
 
@@ -105,13 +106,13 @@ class Link:
 class Desk:
     """A server without sockets: one registry, its sessions, and a clock that the test moves."""
 
-    def __init__(self, **config: Any) -> None:
+    def __init__(self, media: MediaSource | None = None, **config: Any) -> None:
         self.config = SignallingConfig(**config)
         self.now = 1000.0
         self.touched: list[Session] = []
         self.registry = RoomRegistry(
             self.config.left_after_s,
-            self.config.max_in_conversation,
+            PathSettings(self.config.max_in_conversation, media=media),
             lambda participant: [IceServer(urls=["turn:t"], username=participant, credential="c")],
         )
         self.clients: list[Client] = []

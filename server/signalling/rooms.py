@@ -22,13 +22,13 @@ from __future__ import annotations
 import dataclasses
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 from typing import Any, Final, Literal, Protocol, get_args
 
-from server.audit import AuditKind
+from server.audit import SERVER, AuditKind
 from server.errors import InvalidStateError, RefusalError
 from server.ids import digest, new_id
 from server.records import RoomRecord, SeatRecord
@@ -39,6 +39,9 @@ from server.signalling.messages import (
     Describe,
     Distrust,
     IceServer,
+    Message,
+    Path,
+    PathReport,
     Peer,
     PeerCandidate,
     PeerChanged,
@@ -46,6 +49,7 @@ from server.signalling.messages import (
     PeerDistrusts,
     PeerJoined,
     PeerLeft,
+    RelayOffer,
     Role,
     RoomEnded,
     ServerMessage,
@@ -58,6 +62,7 @@ from server.signalling.messages import (
     Visitors,
 )
 from server.signalling.negotiation import check_candidate, check_description
+from server.signalling.paths import Paths, PathSettings
 
 MAX_SEATS_PER_LINK: Final = 50
 """Devices that one reusable link seats in one room: it may be passed around, not posted in public."""
@@ -89,6 +94,9 @@ class Seated(Protocol):
 
     def end(self, code: str, reason: str = "", last: ServerMessage | None = None) -> None:
         """Say why (`last`, or a `refused` with the code) and close."""
+
+    def problem(self, code: str, about: type[Message]) -> None:
+        """Say that a message was not carried out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +180,8 @@ class Room:
         self.record = record
         self.participants: dict[str, Participant] = {}
         self._registry = registry
+        self.paths = Paths(record.id, record.topology, registry.path_settings, self)
+        """Where media goes, of the people in the conversation."""
 
     # Coming and going ------------------------------------------------------------------------------------------------
 
@@ -216,24 +226,27 @@ class Room:
         So a socket of the same page is told `dead`, after which it comes back by itself.
         """
         previous, person.session = person.session, session
+        same_page = same_device and instance == person.instance
         if previous is not None:
-            previous.end("dead" if same_device and instance == person.instance else "taken_over")
+            previous.end("dead" if same_page else "taken_over")
         person.instance = instance
         if same_device and person.state in ("joined", "left"):
             self._fact("participant.resumed", person.id)
         if person.state == "left":
             person.move("admitted" if person.seat.admitted else "arrived", now)
         elif person.state == "joined" and same_device:
+            self.paths.attach(person.id, now, same_page=same_page)
             self._tell_peers(person, PeerChanged)
         elif person.state == "joined":
-            self._part(person, "left")
+            self._part(person, "left", now)
             person.move("admitted", now)
         self._registry.stale.add(self)
 
-    def brief(self, person: Participant) -> None:
-        """Tell a participant who was just welcomed the rest: place, peers, ICE servers, the clinicians' list."""
+    def brief(self, person: Participant, now: float) -> None:
+        """Tell a participant who was just welcomed the rest: place, peers, ICE servers, paths, the clinicians' list."""
         if person.state != "arrived":
             self._tell_state(person)
+        self.paths.flush(now)
         if person.is_host:
             self._registry.stale.add(self)
 
@@ -249,6 +262,7 @@ class Room:
         if person.state == "joined":
             self._fact("participant.reconnecting", person.id)
             self._tell_peers(person, PeerChanged)
+            self.paths.detach(person.id, now)
         self._registry.stale.add(self)
 
     def handle_timer(self, person: Participant, now: float) -> None:
@@ -282,14 +296,16 @@ class Room:
             self.set_media(person, microphone, camera)
             self._tell_state(person)
             return
-        if sum(1 for _ in self.joined()) >= self._registry.max_in_conversation:
+        if sum(1 for _ in self.joined()) >= self.paths.capacity:
             raise RefusalError("room_full")
         person.microphone, person.camera = microphone, camera
         if person.state == "left":
             person.move("admitted", now)
         person.move("joined", now)
+        self.paths.enter(person.id, now)
         self._tell_state(person)
         self._tell_peers(person, PeerJoined)
+        self.paths.flush(now)
         self._fact("participant.joined", person.id)
         self._registry.stale.add(self)
 
@@ -339,6 +355,15 @@ class Room:
         """
         self._peer(sender, message.to).tell(PeerDistrusts(sender=sender.id, instance=sender.instance))
 
+    def report_path(self, sender: Participant, message: PathReport, now: float) -> None:
+        """Take what somebody says about the direct connection to a peer.
+
+        Raises:
+            RefusalError: `unknown_participant`.
+        """
+        self._peer(sender, message.to)
+        self.paths.report(sender.id, message, now)
+
     # What a clinician may do -----------------------------------------------------------------------------------------
 
     def admit(self, by: Participant, target_id: str, now: float) -> None:
@@ -369,7 +394,7 @@ class Room:
         self._save(target, admitted=False)
         self._fact("participant.sent_back", by.id, target.id)
         if target.state == "joined":
-            self._part(target, "sentBack")
+            self._part(target, "sentBack", now)
         if target.state in ("joined", "admitted"):
             target.move("waiting", now)
             self._tell_state(target, reason)
@@ -420,7 +445,7 @@ class Room:
     ) -> None:
         """Close a seat for good, and the socket on it, which is told `last` or a refusal with `code` (or `closed`)."""
         if target.state == "joined":
-            self._part(target, "transferred" if closed == "transferred" else "removed", closed)
+            self._part(target, "transferred" if closed == "transferred" else "removed", now, closed)
         if target.state != "left":
             target.move("left", now)
         self._save(target, closed=closed, admitted=False)
@@ -429,8 +454,9 @@ class Room:
             session.end(code or closed, reason, last)
         self._registry.stale.add(self)
 
-    def end(self, by: Literal["clinician", "host", "limit"], actor: str, reason: str = "") -> None:
+    def end(self, by: Literal["clinician", "host", "limit"], actor: str, now: float, reason: str = "") -> None:
         """End the consultation for everybody."""
+        self.paths.close(now)
         for person in self.joined():
             self._fact("participant.left", person.id, detail="room_ended")
         if by != "host":  # the API has written that down itself
@@ -490,8 +516,7 @@ class Room:
             since_ms=max(0, round((now - person.since) * 1000)),
         )
 
-    @staticmethod
-    def _peer_view(person: Participant, seen_by: Participant) -> Peer:
+    def _peer_view(self, person: Participant, seen_by: Participant) -> Peer:
         polite = (_RANK[seen_by.role], seen_by.id) > (_RANK[person.role], person.id)
         return Peer(
             id=person.id,
@@ -502,7 +527,35 @@ class Room:
             camera=person.camera,
             instance=person.instance,
             polite=polite,
+            direct=self.paths.direct(person.id, seen_by.id),
         )
+
+    # What the paths ask (Conversation) -------------------------------------------------------------------------------
+
+    def tell_person(self, participant: str, message: ServerMessage) -> None:
+        """Send to whoever sits on a seat; to nobody otherwise."""
+        self.participants[participant].tell(message)
+
+    def relink(self, pairs: Iterable[frozenset[str]]) -> None:
+        """Tell both of each pair that they are to hold a direct connection now, or not any more."""
+        for pair in pairs:
+            one, other = (self.participants[participant] for participant in pair)
+            one.tell(PeerChanged(peer=self._peer_view(other, one)))
+            other.tell(PeerChanged(peer=self._peer_view(one, other)))
+
+    def path_moved(self, path: Path, reason: str) -> None:
+        """Write down that media goes another way."""
+        self._fact("path.moved", SERVER, detail=f"{path}:{reason}")
+
+    def relay_refused(self, participant: str) -> None:
+        """Tell somebody that the media server refuses their certificate."""
+        session = self.participants[participant].session
+        if session is not None:
+            session.problem("relay_untrusted", RelayOffer)
+
+    def wake_paths_at(self, at: float) -> None:
+        """Have the paths looked at."""
+        self._registry.wake_at(at, self, self.paths)
 
     # Inside ----------------------------------------------------------------------------------------------------------
 
@@ -523,19 +576,21 @@ class Room:
 
     def _leave(self, person: Participant, why: Literal["left", "timeout"], now: float) -> None:
         if person.state == "joined":
-            self._part(person, why)
+            self._part(person, why, now)
         else:
             self._fact("participant.left", person.id, detail=why)
         person.move("left", now)
         self._registry.stale.add(self)
 
-    def _part(self, person: Participant, why: Why, detail: str = "") -> None:
-        """Tell the conversation that somebody is no longer in it. The caller moves them."""
+    def _part(self, person: Participant, why: Why, now: float, detail: str = "") -> None:
+        """Stop somebody's media, and tell the conversation that they are no longer in it. The caller moves them."""
+        self.paths.leave(person.id, now)
         self._fact("participant.left", person.id, detail=detail or why)
         message = PeerLeft(id=person.id, why=why)
         for other in self.joined():
             if other is not person:
                 other.tell(message)
+        self.paths.flush(now)
 
     def _tell_peers(self, person: Participant, kind: type[PeerJoined] | type[PeerChanged]) -> None:
         for other in self.joined():
@@ -554,7 +609,8 @@ class Room:
         elif state == "joined":
             peers = [self._peer_view(other, person) for other in self.joined() if other is not person]
             servers = self._registry.ice_servers(person.id)
-            person.session.send(StateChanged(state=state, peers=peers, ice_servers=servers))
+            person.session.send(StateChanged(state=state, peers=peers, ice_servers=servers, path=self.paths.path))
+            self.paths.greet(person.id)
         else:
             person.session.send(StateChanged(state=state, reason=reason))
 
@@ -576,7 +632,7 @@ class RoomRegistry:
 
     Args:
         left_after_s: Without a socket for this long, the others see "left".
-        max_in_conversation: People in one direct conversation.
+        path_settings: What all rooms have in common about direct and relayed.
         ice_servers: Makes the ICE servers of one participant, by id.
 
     Invariants: a room is in `rooms` exactly while somebody is connected to it or was during the last `left_after_s`;
@@ -584,16 +640,16 @@ class RoomRegistry:
     """
 
     def __init__(
-        self, left_after_s: float, max_in_conversation: int, ice_servers: Callable[[str], list[IceServer]]
+        self, left_after_s: float, path_settings: PathSettings, ice_servers: Callable[[str], list[IceServer]]
     ) -> None:
         self.left_after_s = left_after_s
-        self.max_in_conversation = max_in_conversation
+        self.path_settings = path_settings
         self.ice_servers = ice_servers
         self.rooms: dict[str, Room] = {}
         self.by_resume: dict[str, Participant] = {}
         self.effects: list[Effect] = []
         self.stale: set[Room] = set()
-        self._timers: list[tuple[float, int, Room, Participant | None]] = []
+        self._timers: list[tuple[float, int, Room, Participant | Paths | None]] = []
         self._sequence = count()
         self._ended: dict[str, tuple[float, str]] = {}
 
@@ -678,8 +734,8 @@ class RoomRegistry:
         self._ended[room_id] = (now + FORGET_S, "room_ended")
         room = self.rooms.get(room_id)
         if room is not None:
-            room.end(by, actor, reason)
-            self._forget(room)
+            room.end(by, actor, now, reason)
+            self._forget(room, now)
 
     def drop_link(self, link_id: str, code: str, now: float) -> None:
         """Close every seat that came through a link, and keep it from making new ones."""
@@ -696,22 +752,28 @@ class RoomRegistry:
             total.update(room.counts())
         return total
 
+    def count_relayed(self) -> int:
+        """Return how many rooms with a conversation have their media relayed."""
+        return sum(room.paths.path == "relayed" and any(True for _ in room.joined()) for room in self.rooms.values())
+
     # Time ------------------------------------------------------------------------------------------------------------
 
-    def wake_at(self, at: float, room: Room, person: Participant | None = None) -> None:
-        """Ask for `handle_timer` to look at a participant, or at a whole room."""
-        heapq.heappush(self._timers, (at, next(self._sequence), room, person))
+    def wake_at(self, at: float, room: Room, what: Participant | Paths | None = None) -> None:
+        """Ask for `handle_timer` to look at a participant, at the paths of a room, or at a whole room."""
+        heapq.heappush(self._timers, (at, next(self._sequence), room, what))
 
     def handle_timer(self, now: float) -> None:
         """Do what is due: participants away too long, rooms that nobody needs any more."""
         while self._timers and self._timers[0][0] <= now:
-            _, _, room, person = heapq.heappop(self._timers)
+            _, _, room, what = heapq.heappop(self._timers)
             if self.rooms.get(room.record.id) is not room:
                 continue
-            if person is not None:
-                room.handle_timer(person, now)
+            if isinstance(what, Participant):
+                room.handle_timer(what, now)
+            elif what is not None:
+                what.handle_timer(now)
             elif room.is_empty():
-                self._forget(room)
+                self._forget(room, now)
             else:
                 self.wake_at(now + self.left_after_s + _KEEP_S, room)
         while self._ended:
@@ -727,7 +789,8 @@ class RoomRegistry:
             if self.rooms.get(room.record.id) is room:
                 room.announce(now)
 
-    def _forget(self, room: Room) -> None:
+    def _forget(self, room: Room, now: float) -> None:
+        room.paths.close(now)
         del self.rooms[room.record.id]
         for person in room.participants.values():
             self.by_resume.pop(person.seat.resume_digest, None)

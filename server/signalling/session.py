@@ -50,7 +50,10 @@ from server.signalling.messages import (
     Join,
     Leave,
     Message,
+    MoveFailed,
+    MoveReady,
     Occupied,
+    PathReport,
     Ping,
     Pong,
     Problem,
@@ -58,6 +61,7 @@ from server.signalling.messages import (
     RefreshIceServers,
     Refuse,
     Refused,
+    RelayOffer,
     Remove,
     SendBack,
     ServerMessage,
@@ -66,6 +70,7 @@ from server.signalling.messages import (
     Tell,
     Transfer,
     Welcome,
+    Wishes,
 )
 from server.signalling.rooms import Participant, Room, RoomRegistry
 
@@ -89,6 +94,11 @@ _ALWAYS: Final[frozenset[type[Message]]] = frozenset({Pong, SetLanguage, SetMedi
 ORDERS: Final[frozenset[type[Message]]] = frozenset({Admit, Refuse, SendBack, Remove, Transfer, Tell, EndRoom})
 """What only a clinician may send, from ADMITTED on."""
 
+_MEDIA: Final[frozenset[type[Message]]] = frozenset(
+    {Describe, Candidate, Distrust, RelayOffer, Wishes, PathReport, MoveReady, MoveFailed}
+)
+"""What the conversation itself consists of."""
+
 ACCEPTS: Final[dict[str, AbstractSet[type[Message]]]] = {
     Phase.NEW: frozenset({Hello}),
     Phase.HELLO: frozenset(),
@@ -96,7 +106,7 @@ ACCEPTS: Final[dict[str, AbstractSet[type[Message]]]] = {
     Phase.ARRIVED: _ALWAYS | {Ready, Leave},
     Phase.WAITING: _ALWAYS | {Ready, Leave},
     Phase.ADMITTED: _ALWAYS | ORDERS | {Ready, Join, Leave, RefreshIceServers},
-    Phase.JOINED: _ALWAYS | ORDERS | {Join, Leave, Describe, Candidate, Distrust, RefreshIceServers},
+    Phase.JOINED: _ALWAYS | ORDERS | _MEDIA | {Join, Leave, RefreshIceServers},
     Phase.LEFT: _ALWAYS | {Ready, Join},
     Phase.CLOSED: frozenset(),
 }
@@ -104,6 +114,11 @@ ACCEPTS: Final[dict[str, AbstractSet[type[Message]]]] = {
 
 _RETRY: Final = frozenset({"rate_limited", "too_many_connections", "dead", "slow_reader", "hello_timeout", "internal"})
 """Endings after which the same secret may be tried again."""
+
+_BYTES_PER_TOKEN: Final[dict[type[Message], int]] = {Describe: 512, Candidate: 512, RelayOffer: 2048}
+"""How many bytes of a large message count as one message more. What goes on to another page must not fill that page's
+queue: a full bucket of descriptions is 200 KiB, less than a slow reader is allowed (`max_queued_bytes`). An offer to
+the media server comes back as an answer to who made it, and costs the time of reading it."""
 
 _PING: Final = Ping()
 
@@ -193,6 +208,8 @@ class Session:
             self.end(error.code)
             return None
         kind = type(message)
+        if kind in _BYTES_PER_TOKEN and not self._take_token(now, len(data) / _BYTES_PER_TOKEN[kind]):
+            return None
         person, room = self.participant, self.room
         if person is None or room is None:
             self._before_seat(message, kind)
@@ -287,7 +304,7 @@ class Session:
                 room_topology=record.topology,
             )
         )
-        self.room.brief(self.participant)
+        self.room.brief(self.participant, now)
         return True
 
     def transfer(self, target: str, secret: str, now: float) -> bool:
@@ -342,11 +359,11 @@ class Session:
                 self._phase = Phase.HELLO
                 self._events.append(HelloReceived(message))
 
-    def _take_token(self, now: float) -> bool:
+    def _take_token(self, now: float, tokens: float = 1.0) -> bool:
         """Token bucket: `message_burst` deep, refilled at `messages_per_second`."""
         config = self._config
         filled = self._tokens + (now - self._bucket_at) * config.messages_per_second
-        self._tokens = min(config.message_burst, filled) - 1.0
+        self._tokens = min(config.message_burst, filled) - tokens
         self._bucket_at = now
         if self._tokens >= 0.0:
             return True
@@ -380,6 +397,11 @@ _HANDLERS: Final[dict[type[Message], _Handler]] = {
     Candidate: lambda _, room, person, m, now: room.relay_candidate(person, m),
     Describe: lambda _, room, person, m, now: room.relay_description(person, m),
     Distrust: lambda _, room, person, m, now: room.relay_distrust(person, m),
+    RelayOffer: lambda _, room, person, m, now: room.paths.offer(person.id, person.role, m, now),
+    Wishes: lambda _, room, person, m, now: room.paths.wish(person.id, m, now),
+    PathReport: lambda _, room, person, m, now: room.report_path(person, m, now),
+    MoveReady: lambda _, room, person, m, now: room.paths.move_ready(person.id, m, now),
+    MoveFailed: lambda _, room, person, m, now: room.paths.move_failed(person.id, m, now),
     Pong: _nothing,
     SetMedia: lambda _, room, person, m, now: room.set_media(person, m.microphone, m.camera),
     RefreshIceServers: lambda session, room, person, m, now: session.send(

@@ -35,6 +35,7 @@ from server.ids import shorten
 from server.records import AuditEvent, SeatRecord
 from server.redact import describe
 from server.signalling.auth import Door
+from server.signalling.limits import AddressLimits
 from server.signalling.messages import (
     CLOSE_CODES,
     MAX_MESSAGE_BYTES,
@@ -50,13 +51,17 @@ from server.signalling.messages import (
     encode,
     tag,
 )
+from server.signalling.paths import PathSettings
+from server.signalling.relaying import room_of
 from server.signalling.rooms import RoomRegistry
 from server.signalling.session import Event, HelloReceived, Phase, Session, TransferRequested
 
 if TYPE_CHECKING:
     from server.catalogue import Catalogue
     from server.config import Config
+    from server.media.events import MediaEvent
     from server.metrics import Metrics
+    from server.signalling.paths import MediaSource
     from server.signalling.turn import IceServerSource
     from server.store import Store
 
@@ -101,51 +106,17 @@ class Connection:
         return self.abort_at if self.abort_at is not None else self.session.get_timer()
 
 
-class AddressLimits:
-    """Open sockets and hellos per minute of each address, an IPv6 /64 counting as one.
-
-    Memory: one entry per address with an open socket or a hello during the last minute.
-    """
-
-    def __init__(self, max_open: int, hellos_per_minute: int) -> None:
-        self._max_open = max_open
-        self._depth = float(hellos_per_minute)
-        self._open: Counter[str] = Counter()
-        self._buckets: dict[str, tuple[float, float]] = {}
-        self._forget_at = 0.0
-
-    def connect(self, address: str) -> bool:
-        """Count a socket; False when it is one too many (it is counted all the same, until `disconnect`)."""
-        self._open[address] += 1
-        return self._open[address] <= self._max_open
-
-    def disconnect(self, address: str) -> None:
-        """A counted socket is closed."""
-        self._open[address] -= 1
-        if not self._open[address]:
-            del self._open[address]
-
-    def hello(self, address: str, now: float) -> bool:
-        """Take a hello from the address's bucket; False when it is empty."""
-        tokens, at = self._buckets.get(address, (self._depth, now))
-        tokens = min(self._depth, tokens + (now - at) * self._depth / 60) - 1.0
-        self._buckets[address] = (max(tokens, 0.0), now)
-        return tokens >= 0.0
-
-    def forget(self, now: float) -> None:
-        """Drop the buckets that have filled up again; looks once a minute."""
-        if now < self._forget_at:
-            return
-        self._forget_at = now + 60
-        for address in [address for address, (_, at) in self._buckets.items() if now - at >= 60]:
-            del self._buckets[address]
-
-
 class SignallingEndpoint:
     """The route `/ws`, and the live rooms behind it (`LiveRooms` of `server/api.py`)."""
 
     def __init__(
-        self, config: Config, store: Store, ice: IceServerSource, catalogue: Catalogue, metrics: Metrics
+        self,
+        config: Config,
+        store: Store,
+        ice: IceServerSource,
+        catalogue: Catalogue,
+        metrics: Metrics,
+        media: MediaSource | None = None,
     ) -> None:
         self._config = config
         self._limits = config.signalling
@@ -158,7 +129,8 @@ class SignallingEndpoint:
         self._addresses = AddressLimits(
             config.http.max_connections_per_address, config.http.max_joins_per_address_per_minute
         )
-        self.registry = RoomRegistry(self._limits.left_after_s, self._limits.max_in_conversation, self._ice_servers)
+        self._paths = PathSettings(self._limits.max_in_conversation, config.media.max_in_conversation, media)
+        self.registry = RoomRegistry(self._limits.left_after_s, self._paths, self._ice_servers)
         self._touched: list[Session] = []
         self._connections: dict[Session, Connection] = {}
         self._timers: list[tuple[float, int, Connection]] = []
@@ -179,6 +151,7 @@ class SignallingEndpoint:
         }
         metrics.sockets.set_function(lambda: len(self._connections))
         metrics.rooms.set_function(lambda: len(self.registry.rooms))
+        metrics.relayed_rooms.set_function(self.registry.count_relayed)
         for state in self.registry.counts():
             metrics.participants.labels(state).set_function(functools.partial(self._count_state, state))
 
@@ -198,6 +171,15 @@ class SignallingEndpoint:
         """Return how many participants of a room are in each state; empty when nobody is connected."""
         room = self.registry.rooms.get(room_id)
         return dict(room.counts()) if room is not None else {}
+
+    # The media plane -------------------------------------------------------------------------------------------------
+
+    def receive_media_event(self, event: MediaEvent) -> None:
+        """Take what the media plane tells, in the event loop; an event of a room that is over is late."""
+        room = self.registry.rooms.get(room_of(event))
+        if room is not None:
+            room.paths.receive_media_event(event, clock_now())
+            self._drain()
 
     # One socket ------------------------------------------------------------------------------------------------------
 
@@ -461,6 +443,9 @@ class SignallingEndpoint:
         for kind, number in self._counts.items():
             self._counters[kind].inc(number)
         self._counts.clear()
+        for (reason, outcome), number in self._paths.moves.items():
+            self._metrics.moves.labels(reason, outcome).inc(number)
+        self._paths.moves.clear()
         self._drain()
 
     # What the machines are given -------------------------------------------------------------------------------------

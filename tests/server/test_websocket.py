@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 from server.app import ENDPOINT, METRICS, STORE, build
 from server.config import Config, from_tree
 from server.records import RoomRecord, Tenant
-from server.signalling.websocket import AddressLimits, SignallingEndpoint, _frame
+from server.signalling.limits import AddressLimits
+from server.signalling.websocket import SignallingEndpoint, _frame
 from server.store import Store
 
 
