@@ -24,8 +24,7 @@ async def live() -> AsyncIterator[Live]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Wait for the test's turn when several workers run; outside of what its timeout measures."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    if run is None:
+    if "PYTEST_XDIST_WORKER" not in os.environ or item.config.cache is None:
         return (yield)
-    with turn(run, alone=item.get_closest_marker("alone") is not None):
+    with turn(item.config.cache.mkdir("turns"), alone=item.get_closest_marker("alone") is not None):
         return (yield)

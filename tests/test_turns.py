@@ -1,8 +1,6 @@
 """Several workers: who keeps whom out."""
 
 import fcntl
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -12,9 +10,8 @@ from tests.turns import turn
 @pytest.mark.parametrize(
     ("alone", "other_alone", "may"), [(False, False, True), (False, True, False), (True, False, False)]
 )
-def test_a_turn(monkeypatch, tmp_path, alone, other_alone, may):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with turn("run", alone=alone), Path(tmp_path, "tests-run.floor").open() as floor:
+def test_a_turn(tmp_path, alone, other_alone, may):
+    with turn(tmp_path, alone=alone), (tmp_path / "floor").open() as floor:
         mode = (fcntl.LOCK_EX if other_alone else fcntl.LOCK_SH) | fcntl.LOCK_NB
         if may:
             fcntl.flock(floor, mode)

@@ -7,22 +7,20 @@ nobody new gets in before.
 from __future__ import annotations
 
 import fcntl
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def turn(run: str, *, alone: bool) -> Iterator[None]:
+def turn(place: Path, *, alone: bool) -> Iterator[None]:
     """Wait for this test's turn, and hold it.
 
     Args:
-        run: Names the run whose workers share the machine.
+        place: A directory for the locks, the same for all workers.
         alone: Whether nothing else may run meanwhile.
     """
-    place = Path(tempfile.gettempdir(), f"tests-{run}")
-    with open(f"{place}.gate", "w") as gate, open(f"{place}.floor", "w") as floor:
+    with open(place / "gate", "w") as gate, open(place / "floor", "w") as floor:
         fcntl.flock(gate, fcntl.LOCK_EX)
         fcntl.flock(floor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(gate, fcntl.LOCK_UN)
