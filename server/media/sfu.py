@@ -1,16 +1,32 @@
 """The Sfu: the one media object that signalling talks to, one per media worker.
 
 Driven by: worker.py. Sans-IO, the five verbs, and `receive_relay_events` for what the relay passes up.
+
+    signalling ──> open, publish, subscribe, prefer ──> peer.py ─> router.py ─> uptrack.py, downtrack.py ─> relay
+    relay ──┬─ STUN: by our ufrag in it; DTLS, RTCP: by the transport ──> transport.py ──> peer.py
+            ├─ a keyframe is wanted, a forward has switched ────────────> router.py
+            └─ an SSRC was found, or belongs to nobody ─────────────────> peer.py
+    clockwork, each 50 ms: transport-cc feedback, NACKs, what has begun or ceased, late keyframe requests, speakers
+
+Nothing here happens per packet. Peers wait in a heap for their timers and reports, so that quiet ones cost nothing.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from hashlib import blake2s
+from heapq import heappop, heappush
+from itertools import count
 
+from server.errors import InvalidStateError, RefusalError
 from server.media.dtls import Certificate
 from server.media.events import MediaEvent
-from server.media.fastpath.relay import Event, Relay
+from server.media.fastpath.demux import Kind, classify
+from server.media.fastpath.relay import Event, EventKind, Relay
+from server.media.ice import local_ufrag
 from server.media.parameters import (
     DtlsParameters,
     Endpoint,
@@ -20,16 +36,45 @@ from server.media.parameters import (
     SendParameters,
     TrackParameters,
 )
+from server.media.peer import REPORT_EVERY_S, Peer, require
+from server.media.router import Router
+from server.media.sourcewatch import SourceWatch
+from server.media.transport import RtcpReceived, Transport
+from server.media.uptrack import UpEncoding, UpTrack
+
+MAX_TRANSPORTS_OF_ROOM = 64
+"""12 people with a connection each, devices beside it, and dead ones that are not noticed yet."""
+TICK_S = 0.05
+"""Of the clockwork: a keyframe or a NACK waits no longer, and transport-cc feedback goes every second time."""
+FEEDBACK_EVERY_S = 0.1
+"""Of transport-cc, libwebrtc's slowest pace is 250 ms, its usual one 100 ms."""
+_SPEAKERS_EVERY = 4
+"""Ticks: 0.2 s."""
+
+
+class SfuDrop(StrEnum):
+    """Why something that came up from the relay came to nothing here."""
+
+    UNKNOWN_USER = "unknown_user"
+    """STUN that names none of our transports: not answered, and not looked at any closer."""
+    UNKNOWN_TRANSPORT = "unknown_transport"
+    """For a transport that has just been closed."""
+    UNKNOWN_SSRC = "unknown_ssrc"
+    """RTP that belongs to no track of its sender."""
 
 
 class Sfu:
     """All rooms of one media worker.
+
+    Before a peer is authenticated it costs its transport, made at signalling's request, and nothing else: what comes
+    from strangers is looked up by its ufrag and forgotten.
 
     Args:
         relay: The fast path that it programs.
         certificate: Ours, for new transports; `self.certificate`, which the driver changes once a day.
         candidates: What answers announce, best first.
         random: Returns so many random bytes.
+        max_transports_of_room: Where the next one is refused; in all there are as many as the relay has slots.
     """
 
     wake: Callable[[], None] = staticmethod(lambda: None)
@@ -41,8 +86,31 @@ class Sfu:
         certificate: Certificate,
         candidates: Sequence[Endpoint],
         random: Callable[[int], bytes] = os.urandom,
+        max_transports_of_room: int = MAX_TRANSPORTS_OF_ROOM,
     ) -> None:
-        raise NotImplementedError
+        self.certificate = certificate
+        self.drops: Counter[SfuDrop] = Counter()
+        self._relay = relay
+        self._candidates = tuple(candidates)
+        self._random = random
+        self._secret = random(16)
+        self._max_transports_of_room = max_transports_of_room
+        self._rooms: dict[str, Router] = {}
+        self._peers: dict[str, Peer] = {}
+        self._by_slot: dict[int, Peer] = {}
+        self._by_ufrag: dict[str, Peer] = {}
+        self._encodings: dict[int, tuple[Peer, UpEncoding]] = {}
+        self._forwards: dict[int, tuple[Router, str, str]] = {}
+        self._watch = SourceWatch(relay.sources_view)
+        self._busy: set[Router] = set()
+        self._outgoing: list[tuple[bytes, Endpoint]] = []
+        self._events: deque[MediaEvent] = deque()
+        self._heap: list[tuple[float, int, Peer]] = []
+        self._numbers = count()
+        self._tick_at: float | None = None
+        self._ticks = 0
+
+    # For signalling: transports.
 
     def open_transport(
         self,
@@ -60,75 +128,404 @@ class Sfu:
             RefusalError: `room_full`, the room or the worker has as many as it may have.
             InvalidStateError: The id is taken.
         """
-        raise NotImplementedError
+        if id in self._peers:
+            raise InvalidStateError("there is a transport of that name")
+        router = self._rooms.get(room) or Router(room)
+        is_full = len(router.transports) >= self._max_transports_of_room
+        if is_full or len(self._peers) >= len(self._relay.transports_view):
+            raise RefusalError("room_full")
+        transport = Transport(id, self._relay, self.certificate, self._credentials(), ice, dtls, now)
+        peer = Peer(transport, router, participant, self._relay, self._ssrc(), self._cname(id), now)
+        peer.use_extensions(extensions)
+        self._rooms[room] = router
+        router.transports.add(id)
+        self._peers[id] = self._by_slot[transport.slot] = peer
+        self._name(peer)
+        self._schedule(peer, now)
+        self.wake()
+        return transport.parameters(self._candidates)
 
     def restart_ice(self, id: str, ice: IceParameters | None, now: float) -> LocalParameters:
         """Take the peer's new credentials, and return ours; media goes on along the old path for the while."""
-        raise NotImplementedError
+        peer = self._peer(id)
+        peer.transport.restart_ice(self._credentials(), ice, now)
+        self._name(peer)
+        self._after(peer, now)
+        self.wake()
+        return peer.transport.parameters(self._candidates)
 
     def close_transport(self, id: str, now: float) -> None:
         """Close it: from this call on nothing of it is forwarded, and nothing to it. If it is not there: nothing."""
-        raise NotImplementedError
+        peer = self._peers.pop(id, None)
+        if peer is None:
+            return
+        router = peer.router
+        for up in peer.ups.values():
+            self._forget(up)
+        for down in peer.downs.values():
+            del self._forwards[down.forward]
+        peer.leave(now)
+        peer.transport.close(now)
+        self._outgoing += peer.transport.datagrams_to_send(now)
+        del self._by_slot[peer.transport.slot]
+        for ufrag in peer.ufrags:
+            del self._by_ufrag[ufrag]
+        router.transports.remove(id)
+        self._settle(router, now)
+        if not router.transports:
+            del self._rooms[router.room]
+            self._busy.discard(router)
+        self.wake()
+
+    # For signalling: tracks.
 
     def publish(self, transport: str, track: TrackParameters, now: float) -> str:
         """Take a track of the peer. The same mid again replaces codec and encodings, where they differ.
 
         Args:
             transport: Whose.
-            track: `codecs[0]` is what the peer sends; encodings lowest first; none: one without rid, found by its mid.
+            track: `codecs[0]` is what the peer sends, perhaps wrapped in RED, which may stand before or after it;
+                encodings lowest first; none: one without rid, found by its mid.
             now: Monotonic seconds.
 
         Returns:
             The source's id, `<transport>:<mid>`.
+
+        Raises:
+            InvalidStateError: The track has no codec or no usable mid, or the relay has no room left.
         """
-        raise NotImplementedError
+        require(track)
+        peer = self._peer(transport)
+        source = f"{transport}:{track.mid}"
+        old, up = peer.publish(source, track, now)
+        if old is not None:
+            self._forget(old)
+        if up is not None:
+            for encoding in up.encodings:
+                self._know(peer, encoding)
+            if self._tick_at is None:
+                self._tick_at = now + TICK_S
+        self._settle(peer.router, now)
+        self.wake()
+        return source
 
     def unpublish(self, transport: str, mid: str, now: float) -> None:
         """Take it no longer. Nothing happens if it is not there."""
-        raise NotImplementedError
+        peer = self._peer(transport)
+        up = peer.ups.get(mid)
+        if up is not None:
+            self._forget(up)
+            peer.unpublish(up, now)
+            self._settle(peer.router, now)
+            self.wake()
 
     def subscribe(self, transport: str, track: TrackParameters, source: str, now: float) -> SendParameters:
         """Forward a source of the same room to a peer, as soon and as long as it is there with the same codec.
 
-        The same mid with the same source and codec again changes nothing and answers the same; otherwise it is a new
+        The same mid with the same source and codecs again changes nothing and answers the same; otherwise it is a new
         stream. Until `prefer` says something else, the highest encoding is asked for.
 
         Args:
             transport: Whose.
-            track: The peer's section; `codecs[0]` is what is sent, under this peer's payload types.
+            track: The peer's section; `codecs[0]` is what is sent, under this peer's payload types; RED beside Opus
+                means that the peer takes it.
             source: Its id; it need not be there yet.
             now: Monotonic seconds.
+
+        Raises:
+            InvalidStateError: The track has no codec or no usable mid, or the relay has no room left.
         """
-        raise NotImplementedError
+        require(track)
+        peer = self._peer(transport)
+        down = peer.downs.get(track.mid)
+        if down is not None:
+            if (down.source, down.parameters.codecs) == (source, track.codecs):
+                return down.parameters
+            self._unsubscribe(peer, track.mid, now)
+        peer.use_extensions(track.extensions)
+        publisher = self._peers.get(source.rpartition(":")[0])
+        rtx_ssrc = self._ssrc_for(peer) if track.codecs[0].rtx_payload_type else None
+        parameters = SendParameters(
+            mid=track.mid,
+            ssrc=self._ssrc_for(peer),
+            rtx_ssrc=rtx_ssrc,
+            codecs=track.codecs,
+            cname=self._cname(source.rpartition(":")[0]),
+            msid=f"{publisher.participant if publisher and publisher.router is peer.router else '-'} {source}",
+        )
+        down = peer.subscribe(track, source, parameters, now)
+        self._forwards[down.forward] = (peer.router, transport, track.mid)
+        self._settle(peer.router, now)
+        self.wake()
+        return parameters
 
     def unsubscribe(self, transport: str, mid: str, now: float) -> None:
         """Forward it no longer. Nothing happens if it is not there."""
-        raise NotImplementedError
+        peer = self._peer(transport)
+        if mid in peer.downs:
+            self._unsubscribe(peer, mid, now)
+            self._settle(peer.router, now)
+            self.wake()
 
     def prefer(self, transport: str, mid: str, rid: str | None, max_temporal: int = 7, now: float = 0.0) -> None:
         """Ask for an encoding; None pauses. The best that really arrives takes the place of one that does not."""
-        raise NotImplementedError
+        peer = self._peer(transport)
+        down = peer.downs.get(mid)
+        if down is not None:
+            peer.router.prefer(down, rid, max_temporal, now)
+            self._settle(peer.router, now)
+            self.wake()
 
     def next_event(self) -> MediaEvent | None:
         """Take the oldest event for signalling."""
-        raise NotImplementedError
+        return self._events.popleft() if self._events else None
+
+    def statistics(self) -> Mapping[str, int]:
+        """Count rooms, transports, sources and forwards, and drops by their reason."""
+        counts = {
+            "rooms": len(self._rooms),
+            "transports": len(self._peers),
+            "sources": len(self._encodings),
+            "forwards": len(self._forwards),
+        }
+        return counts | {f"drops.{reason}": number for reason, number in self.drops.items()}
+
+    # For the driver.
 
     def receive_relay_events(self, events: Iterable[Event], now: float) -> None:
         """Take what `Relay.take_events` gave."""
-        raise NotImplementedError
+        for kind, index, address, data, at in events:
+            if kind == EventKind.RTCP:
+                peer = self._by_slot.get(index)
+                if peer is not None:
+                    peer.transport.receive_rtcp(data, at)
+                    self._after(peer, now, at)
+            elif kind == EventKind.STUN:
+                self._receive_stun(data, Endpoint(*address), now)  # type: ignore[arg-type]  # its kind is a str there
+            elif kind == EventKind.KEYFRAME_WANTED:
+                self._on_keyframe_wanted(int.from_bytes(data), now)
+            elif kind == EventKind.SWITCHED:
+                self._on_switched(index, int.from_bytes(data), now)
+            elif kind == EventKind.BOUND:
+                self._on_bound(index, int.from_bytes(data), now)
+            elif kind == EventKind.UNKNOWN_SSRC:
+                self._on_unknown_ssrc(index, data, now)
+            elif (peer := self._by_slot.get(index)) is None:
+                self.drops[SfuDrop.UNKNOWN_TRANSPORT] += 1
+            else:
+                endpoint = Endpoint(*address)  # type: ignore[arg-type]  # as above
+                if kind == EventKind.DTLS:
+                    peer.transport.receive_datagram(data, endpoint, now)
+                elif kind == EventKind.DISCONNECTED:
+                    peer.transport.disconnected(endpoint, now)
+                self._after(peer, now)
 
     def receive_datagram(self, data: bytes, addr: Endpoint, now: float) -> None:
-        """Take one STUN or DTLS datagram from anywhere. Bytes from the network never raise."""
-        raise NotImplementedError
+        """Take one STUN or DTLS datagram from anywhere, as in tests without a relay around. Nothing is ever raised."""
+        if classify(data) == Kind.STUN:
+            self._receive_stun(data, addr, now)
+            return
+        peer = next((peer for peer in self._peers.values() if peer.transport.ice.is_validated(addr)), None)
+        if peer is None:
+            self.drops[SfuDrop.UNKNOWN_TRANSPORT] += 1
+        else:
+            peer.transport.receive_datagram(data, addr, now)
+            self._after(peer, now)
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Endpoint]]:
-        """Take what is to be sent as it is: STUN and DTLS."""
-        raise NotImplementedError
+        """Take what is to be sent as it is: STUN and DTLS. RTCP goes through the relay, which encrypts it."""
+        taken, self._outgoing = self._outgoing, []
+        return taken
 
     def get_timer(self) -> float | None:
         """Return when `handle_timer` has something to do."""
-        raise NotImplementedError
+        while self._heap and (self._heap[0][2].closed or self._heap[0][0] != self._heap[0][2].due):
+            heappop(self._heap)
+        timers = [self._heap[0][0]] if self._heap else []
+        if self._tick_at is not None:
+            timers.append(self._tick_at)
+        return min(timers, default=None)
 
     def handle_timer(self, now: float) -> None:
         """Do what is due."""
-        raise NotImplementedError
+        while self._heap and self._heap[0][0] <= now:
+            at, _, peer = heappop(self._heap)
+            if peer.closed or at != peer.due:
+                continue
+            peer.due = float("inf")
+            peer.transport.handle_timer(now)
+            if now >= peer.report_at:
+                peer.report(now)
+                # Spread, so that reports of many peers do not fall into step (RFC 3550 section 6.3.1).
+                peer.report_at = now + REPORT_EVERY_S * (0.5 + self._random(1)[0] / 255)
+            self._after(peer, now)
+        if self._tick_at is not None and now >= self._tick_at:
+            self._tick(now)
+            self._tick_at = now + TICK_S if self._encodings else None
+
+    # What comes up from the relay.
+
+    def _receive_stun(self, data: bytes, addr: Endpoint, now: float) -> None:
+        peer = self._by_ufrag.get(local_ufrag(data) or "")
+        if peer is None:
+            self.drops[SfuDrop.UNKNOWN_USER] += 1
+        else:
+            peer.transport.receive_datagram(data, addr, now)
+            self._after(peer, now)
+
+    def _on_keyframe_wanted(self, slot: int, now: float) -> None:
+        known = self._encodings.get(slot)
+        if known is not None:
+            peer, encoding = known
+            peer.router.want_keyframe(encoding, now)
+            self._settle(peer.router, now)
+
+    def _on_switched(self, forward: int, slot: int, now: float) -> None:
+        known = self._forwards.get(forward)
+        if known is not None:
+            router, transport, mid = known
+            router.switched(self._peers[transport].downs[mid], slot, now)
+            self._settle(router, now)
+
+    def _on_bound(self, slot: int, ssrc: int, now: float) -> None:
+        known = self._encodings.get(slot)
+        if known is not None:
+            peer, encoding = known
+            peer.bound(encoding, ssrc)
+            self._watch.restart(slot)
+
+    def _on_unknown_ssrc(self, index: int, data: bytes, now: float) -> None:
+        """RTP without a known SSRC or mid. The demultiplexer has seen that the fixed header is there."""
+        peer = self._by_slot.get(index)
+        claimed = peer.claim(data[1] & 0x7F, int.from_bytes(data[8:12]), now) if peer else None
+        if peer is None or claimed is None:
+            self.drops[SfuDrop.UNKNOWN_SSRC] += 1
+            return
+        encoding, slot = claimed
+        self._forget_slot(slot)
+        self._know(peer, encoding)
+        peer.router.restarted(encoding.track, now)
+        self._settle(peer.router, now)
+
+    # The clockwork.
+
+    def _tick(self, now: float) -> None:
+        self._ticks += 1
+        self._relay.feedback(now, FEEDBACK_EVERY_S)
+        changes = self._watch.look(now)
+        for slot in changes.flapped:
+            peer, encoding = self._encodings[slot]
+            peer.router.flapped(encoding, self._watch.is_fresh(slot), now)
+            self._busy.add(peer.router)
+        for slots, is_live in ((changes.live, True), (changes.silent, False)):
+            for slot in slots:
+                peer, encoding = self._encodings[slot]
+                peer.router.live(encoding, is_live)
+                self._busy.add(peer.router)
+        for slot in changes.lossy:
+            peer, encoding = self._encodings[slot]
+            encoding.repair(now, peer.round_trip_s)
+        if self._ticks % _SPEAKERS_EVERY == 0:
+            self._listen(now)
+        busy, self._busy = self._busy, set()
+        for router in busy:
+            router.handle_timer(now)
+            self._settle(router, now)
+
+    def _listen(self, now: float) -> None:
+        heard: set[Router] = set()
+        for slot, loudness in self._watch.loud():
+            peer, encoding = self._encodings[slot]
+            peer.router.hear(encoding.track, loudness)
+            heard.add(peer.router)
+        for router in heard:
+            router.listen(now)
+        self._busy |= heard
+
+    # Bookkeeping.
+
+    def _after(self, peer: Peer, now: float, at: float | None = None) -> None:
+        """Drain a transport, and arm its timer."""
+        transport = peer.transport
+        while (event := transport.next_event()) is not None:
+            if isinstance(event, RtcpReceived):
+                self._on_rtcp(peer, event, now if at is None else at, now)
+            else:
+                self._events.append(event)
+        self._outgoing += transport.datagrams_to_send(now)
+        self._schedule(peer, now)
+
+    def _on_rtcp(self, peer: Peer, event: RtcpReceived, at: float, now: float) -> None:
+        for encoding in peer.receive(event.packets, at, now):
+            self._watch.silence(encoding.slot, now)
+            peer.router.live(encoding, False)
+        self._settle(peer.router, now)
+
+    def _settle(self, router: Router, now: float) -> None:
+        """Drain a router after each change of it."""
+        while (event := router.next_event()) is not None:
+            self._events.append(event)
+        if router.keyframes_due or router.wanted_due:
+            self._busy.add(router)
+        while router.reports_due:
+            peer = self._peers[router.reports_due.pop()]
+            peer.report_at = now
+            self._schedule(peer, now)
+
+    def _schedule(self, peer: Peer, now: float) -> None:
+        """Come back to a peer when something is due. Only an earlier time is a new entry; a later one is found then."""
+        timer = peer.transport.get_timer()
+        at = peer.report_at if timer is None else min(timer, peer.report_at)
+        if at < peer.due:
+            peer.due = at
+            heappush(self._heap, (at, next(self._numbers), peer))
+
+    def _unsubscribe(self, peer: Peer, mid: str, now: float) -> None:
+        down = peer.downs[mid]
+        del self._forwards[down.forward]
+        peer.unsubscribe(down, now)
+
+    def _know(self, peer: Peer, encoding: UpEncoding) -> None:
+        self._encodings[encoding.slot] = (peer, encoding)
+        self._watch.add(encoding.slot, encoding.track.kind == "video")
+
+    def _forget(self, up: UpTrack) -> None:
+        for encoding in up.encodings:
+            self._forget_slot(encoding.slot)
+
+    def _forget_slot(self, slot: int) -> None:
+        del self._encodings[slot]
+        self._watch.remove(slot)
+
+    def _name(self, peer: Peer) -> None:
+        """Find it by its ufrags: of the latest credentials and of those before."""
+        for ufrag in peer.ufrags:
+            del self._by_ufrag[ufrag]
+        peer.ufrags = peer.transport.ice.ufrags
+        for ufrag in peer.ufrags:
+            self._by_ufrag[ufrag] = peer
+
+    def _peer(self, id: str) -> Peer:
+        peer = self._peers.get(id)
+        if peer is None:
+            raise InvalidStateError("there is no such transport")
+        return peer
+
+    def _credentials(self) -> IceParameters:
+        """Fresh ones: 48 random bits of ufrag, 128 of password (RFC 8445 section 5.3 asks for 24 and 128)."""
+        return IceParameters(self._random(6).hex(), self._random(16).hex())
+
+    def _cname(self, transport: str) -> str:
+        """Of everything that a transport publishes, also before it does (RFC 7022 section 4.2: it tells nothing)."""
+        return blake2s(transport.encode(), key=self._secret, digest_size=8).hexdigest()
+
+    def _ssrc(self) -> int:
+        return int.from_bytes(self._random(4)) or 1
+
+    def _ssrc_for(self, peer: Peer) -> int:
+        """An SSRC that this peer has not seen from us: one is never used again under the same keys."""
+        ssrc = self._ssrc()
+        while ssrc in peer.ssrcs:
+            ssrc = self._ssrc()
+        peer.ssrcs.add(ssrc)
+        return ssrc

@@ -31,7 +31,7 @@ from server.media.fastpath.demux import Kind, classify
 from server.media.ice import AddressExpired, AddressValidated, IceLiteAgent, IceTimedOut, Nominated
 from server.media.parameters import DtlsParameters, Endpoint, IceParameters, LocalParameters
 from server.media.rtp.errors import RtcpParseError
-from server.media.rtp.rtcp import RtcpPacket, parse_compound, serialize_compound
+from server.media.rtp.rtcp import UNREAD_FROM_RECEIVERS, RtcpPacket, parse_compound, serialize_compound
 
 
 class RelayPort(Protocol):
@@ -71,7 +71,7 @@ class TransportDrop(StrEnum):
 
 @dataclass(frozen=True)
 class RtcpReceived(MediaEvent):
-    """A compound packet, decrypted and parsed, in its order."""
+    """A compound packet, decrypted, and of it in its order what anybody here reads."""
 
     transport: str
     packets: tuple[RtcpPacket, ...]
@@ -172,11 +172,12 @@ class Transport:
         if not self.connected:
             return
         try:
-            packets = parse_compound(data)
+            packets = parse_compound(data, UNREAD_FROM_RECEIVERS)
         except RtcpParseError:
             self.drops[TransportDrop.BAD_RTCP] += 1
         else:
-            self._events.append(RtcpReceived(self.id, tuple(packets)))
+            if packets:
+                self._events.append(RtcpReceived(self.id, tuple(packets)))
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Endpoint]]:
         """Take answers to checks, and DTLS."""

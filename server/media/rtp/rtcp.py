@@ -19,7 +19,7 @@ draft-alvestrand-rmcat-remb-03 (REMB). NACK lists and transport feedback are in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from struct import pack, unpack_from
 from typing import Any
@@ -33,6 +33,10 @@ SDES_CNAME = 1
 
 _REPORT_BYTES = 24
 _REMB = b"REMB"
+
+
+UNREAD_FROM_RECEIVERS = frozenset({(202, 0), (207, 0), (205, 1), (205, 15), (206, 15)})
+"""SDES and XR, which tell us nothing; NACK, which the relay has answered; transport feedback and REMB."""
 
 
 class _Type:
@@ -172,8 +176,12 @@ RtcpPacket = (
 )
 
 
-def parse_compound(data: bytes) -> list[RtcpPacket]:
+def parse_compound(data: bytes, skip: Collection[tuple[int, int]] = ()) -> list[RtcpPacket]:
     """Parse a whole datagram.
+
+    Args:
+        data: One packet after the other.
+        skip: Types, with the format for those of RFC 4585 and otherwise 0, that are left out unread.
 
     Raises:
         RtcpParseError: It is empty, or one of its packets is truncated or contradicts itself.
@@ -191,6 +199,9 @@ def parse_compound(data: bytes) -> list[RtcpPacket]:
             raise RtcpParseError("version is not 2")
         if end > len(data):
             raise RtcpParseError("packet is truncated")
+        if (kind, first & 0x1F if kind in (_Type.RTPFB, _Type.PSFB) else 0) in skip:
+            at = end
+            continue
         body = data[at + 4 : end]
         if first & 0x20:
             if not body or not 1 <= body[-1] <= len(body):

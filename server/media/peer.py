@@ -1,0 +1,276 @@
+"""One peer: its transport, what it publishes and what it receives, and the RTCP that it exchanges with us.
+
+Driven by: sfu.py. Sans-IO.
+
+    RTCP from the peer ──┬─ SR ────────> uptrack: the publisher's clocks
+                         ├─ SR, RR ────> downtrack: round trip
+                         ├─ PLI, FIR ──> downtrack ─> router ─> uptrack of somebody else: keyframe
+                         └─ BYE ───────> uptrack: it has stopped
+    every second, to it <── RR about its streams, SR about ours, SDES with their CNAMEs
+
+Reports go as full compounds; what asks for something at once (PLI, NACK) goes alone, in reduced size (RFC 5506), which
+every WebRTC stack takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from server.errors import InvalidStateError
+from server.media.downtrack import DownTrack
+from server.media.fastpath.relay import Relay
+from server.media.parameters import HeaderExtension, SendParameters, TrackParameters
+from server.media.router import Router
+from server.media.rtp import extensions as uris
+from server.media.rtp.rtcp import (
+    SDES_CNAME,
+    FullIntraRequest,
+    Goodbye,
+    PictureLossIndication,
+    ReceiverReport,
+    ReportBlock,
+    RtcpPacket,
+    SdesChunk,
+    SenderReport,
+    SourceDescription,
+)
+from server.media.transport import Transport
+from server.media.uptrack import UpEncoding, UpTrack
+
+REPORT_EVERY_S = 1.0
+"""On average; libwebrtc's pace for video, well within RFC 3550's 5 % of a video call's bandwidth."""
+FIRST_ROUND_TRIP_S = 0.1
+"""Until a report tells: a publisher that receives nothing from us never tells."""
+_REPORTS_OF_ONE = 12
+"""Sender reports in one compound: 52 bytes each with their CNAME, which leaves room for report blocks below 1200."""
+_BLOCKS_OF_ONE = 20
+
+_EXTENSIONS = {
+    uris.MID: "mid",
+    uris.RID: "rid",
+    uris.REPAIRED_RID: "rrid",
+    uris.ABS_SEND_TIME: "abs-send-time",
+    uris.TRANSPORT_CC: "transport-cc",
+    uris.AUDIO_LEVEL: "audio-level",
+    uris.VIDEO_ORIENTATION: "video-orientation",
+    uris.DEPENDENCY_DESCRIPTOR: "dependency-descriptor",
+}
+_RECEIVED_ONLY = ("rid", "rrid")
+
+
+class Peer:
+    """What hangs on one transport.
+
+    Args:
+        transport: Its own; closed by the Sfu.
+        router: Its room.
+        participant: Whose it is.
+        relay: The fast path.
+        ssrc: Ours in RTCP, where no stream of ours speaks.
+        cname: Of everything that this peer publishes.
+        now: Reports begin a second from here.
+    """
+
+    def __init__(
+        self, transport: Transport, router: Router, participant: str, relay: Relay, ssrc: int, cname: str, now: float
+    ) -> None:
+        self.transport = transport
+        self.router = router
+        self.participant = participant
+        self.cname = cname
+        self.ups: dict[str, UpTrack] = {}
+        self.downs: dict[str, DownTrack] = {}
+        self.ufrags: tuple[str, ...] = ()
+        self.due = float("inf")
+        """When the Sfu's clockwork comes to it."""
+        self.report_at = now + REPORT_EVERY_S
+        self.round_trip_s = FIRST_ROUND_TRIP_S
+        self.ssrcs: set[int] = {ssrc}
+        """All of ours that this transport has ever had: none is used twice."""
+        self.closed = False
+        self._ssrc = ssrc
+        self._relay = relay
+        self._by_ssrc: dict[int, UpEncoding] = {}
+        self._downs_by_ssrc: dict[int, DownTrack] = {}
+        self._extension_ids: dict[str, int] = {}
+
+    # What it sends and receives.
+
+    def publish(self, source: str, track: TrackParameters, now: float) -> tuple[UpTrack | None, UpTrack | None]:
+        """Take a track. Returns the one that went for it and the one that came; both None: it is the same as before."""
+        self.use_extensions(track.extensions)
+        old = self.ups.get(track.mid)
+        if old is not None and _is_same(old.parameters, track):
+            return None, None
+        if old is not None:
+            self.unpublish(old, now)
+        up = UpTrack(
+            source,
+            self.transport.id,
+            self.participant,
+            self._relay,
+            self.transport.slot,
+            self._ssrc,
+            track,
+            self.transport.send_rtcp,
+        )
+        self.ups[track.mid] = up
+        for encoding in up.encodings:
+            self._know(encoding)
+        self.router.publish(up, now)
+        return old, up
+
+    def unpublish(self, up: UpTrack, now: float) -> None:
+        """Take a track no longer."""
+        del self.ups[up.mid]
+        self._by_ssrc = {ssrc: each for ssrc, each in self._by_ssrc.items() if each.track is not up}
+        self.router.unpublish(up, now)
+        up.close()
+
+    def subscribe(self, track: TrackParameters, source: str, parameters: SendParameters, now: float) -> DownTrack:
+        """Forward a source to it."""
+        down = DownTrack(self._relay, self.transport.slot, self.transport.id, track, source, parameters)
+        self.downs[track.mid] = down
+        self._downs_by_ssrc[parameters.ssrc] = down
+        self.router.subscribe(down, now)
+        return down
+
+    def unsubscribe(self, down: DownTrack, now: float) -> None:
+        """Forward it no longer, and say so to the peer."""
+        del self.downs[down.mid]
+        del self._downs_by_ssrc[down.parameters.ssrc]
+        self.router.unsubscribe(down, now)
+        down.close()
+        self.transport.send_rtcp([ReceiverReport(self._ssrc), Goodbye((down.parameters.ssrc,))])
+
+    def leave(self, now: float) -> None:
+        """Take all of it out of the room. The relay's slots go with the transport's."""
+        self.closed = True
+        for up in self.ups.values():
+            self.router.unpublish(up, now)
+        for down in self.downs.values():
+            self.router.unsubscribe(down, now)
+
+    def use_extensions(self, extensions: Iterable[HeaderExtension]) -> None:
+        """Add header extensions to those in use: with BUNDLE one id means the same in all sections (RFC 8285)."""
+        ids = dict(self._extension_ids)
+        for extension in extensions:
+            if extension.uri in _EXTENSIONS and 1 <= extension.id <= 255 and extension.id != 15:
+                ids[_EXTENSIONS[extension.uri]] = extension.id
+        if ids != self._extension_ids:
+            self._extension_ids = ids
+            sent = {name: id for name, id in ids.items() if name not in _RECEIVED_ONLY}
+            self._relay.set_extension_ids(self.transport.slot, ids, sent)
+
+    # SSRCs that the relay has seen.
+
+    def bound(self, encoding: UpEncoding, ssrc: int) -> None:
+        """An expected stream has an SSRC."""
+        if encoding.ssrc is not None:
+            self._by_ssrc.pop(encoding.ssrc, None)
+        encoding.bound(ssrc)
+        self._know(encoding)
+
+    def claim(self, payload_type: int, ssrc: int, now: float) -> tuple[UpEncoding, int] | None:
+        """Find the stream that packets without a known SSRC, mid or rid belong to, by their payload type.
+
+        Only a stream that is silent can have got another SSRC.
+
+        Returns:
+            The encoding, which has a new source now, and the slot of the one before; None: nobody's, or too soon.
+        """
+        for up in self.ups.values():
+            encoding = up.encodings[0]
+            if payload_type not in (up.codec.payload_type, up.red) or len(up.encodings) > 1 or encoding.fresh:
+                continue
+            before, slot = encoding.ssrc, encoding.slot
+            if encoding.rebind(ssrc, now):
+                self._by_ssrc.pop(before or 0, None)
+                self._know(encoding)
+                return encoding, slot
+        return None
+
+    def _know(self, encoding: UpEncoding) -> None:
+        if encoding.ssrc is not None:
+            self._by_ssrc[encoding.ssrc] = encoding
+
+    # RTCP.
+
+    def receive(self, packets: Iterable[RtcpPacket], at: float, now: float) -> list[UpEncoding]:
+        """Take what the peer reports and asks for. Returns the encodings that have ended."""
+        ended: list[UpEncoding] = []
+        for packet in packets:
+            match packet:
+                case SenderReport(ssrc):
+                    encoding = self._by_ssrc.get(ssrc)
+                    if encoding is not None and encoding.receive_sender_report(packet, at):
+                        self.router.clock_known(encoding)
+                    self._on_blocks(packet.reports, at)
+                case ReceiverReport():
+                    self._on_blocks(packet.reports, at)
+                case PictureLossIndication(_, ssrc):
+                    self._on_picture_wanted(ssrc, now)
+                case FullIntraRequest(_, _, requests):
+                    for ssrc, _ in requests:
+                        self._on_picture_wanted(ssrc, now)
+                case Goodbye(ssrcs):
+                    ended += [self._by_ssrc[ssrc] for ssrc in ssrcs if ssrc in self._by_ssrc]
+                case _:
+                    pass
+        return ended
+
+    def _on_blocks(self, blocks: Iterable[ReportBlock], at: float) -> None:
+        for block in blocks:
+            down = self._downs_by_ssrc.get(block.ssrc)
+            round_trip_s = down.round_trip_s(block, at) if down is not None else None
+            if round_trip_s is not None:
+                self.round_trip_s = round_trip_s
+
+    def _on_picture_wanted(self, ssrc: int, now: float) -> None:
+        down = self._downs_by_ssrc.get(ssrc)
+        if down is not None and down.shown is not None:
+            self.router.want_keyframe(down.shown, now)
+
+    def report(self, now: float) -> None:
+        """Say how its streams arrive and what was sent to it."""
+        encodings = [encoding for up in self.ups.values() for encoding in up.encodings]
+        blocks = [block for encoding in encodings if (block := encoding.report(now)) is not None]
+        reports = [
+            (report, down.parameters.cname) for down in self.downs.values() if (report := down.report(now)) is not None
+        ]
+        at = 0
+        while at < len(reports) or blocks:
+            compound: list[RtcpPacket] = []
+            chunks = []
+            some, blocks = blocks[:_BLOCKS_OF_ONE], blocks[_BLOCKS_OF_ONE:]
+            if some or at == len(reports):
+                compound.append(ReceiverReport(self._ssrc, tuple(some)))
+                chunks.append(_chunk(self._ssrc, self.cname))
+            for report, cname in reports[at : at + _REPORTS_OF_ONE - len(some) // 2]:
+                compound.append(report)
+                chunks.append(_chunk(report.ssrc, cname))
+                at += 1
+            self.transport.send_rtcp([*compound, SourceDescription(tuple(chunks))])
+
+
+def _chunk(ssrc: int, cname: str) -> SdesChunk:
+    return SdesChunk(ssrc, ((SDES_CNAME, cname.encode()),))
+
+
+def _is_same(old: TrackParameters, new: TrackParameters) -> bool:
+    """Tell whether nothing has changed that a source is made of."""
+
+    def essence(track: TrackParameters) -> object:
+        return track.kind, track.codecs, [(each.rid, each.ssrc, each.rtx_ssrc) for each in track.encodings]
+
+    return essence(old) == essence(new)
+
+
+def require(track: TrackParameters) -> None:
+    """Refuse what no negotiation of ours should bring.
+
+    Raises:
+        InvalidStateError: It has no codec, or a mid that no header extension can carry.
+    """
+    if not track.codecs or not 1 <= len(track.mid.encode()) <= 16:
+        raise InvalidStateError("a track needs a codec, and a mid of 1 to 16 bytes")
