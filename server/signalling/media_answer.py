@@ -21,6 +21,7 @@ _DIRECTIONS: dict[tuple[bool, bool], Direction] = {
     (True, True): "sendrecv", (True, False): "sendonly", (False, True): "recvonly", (False, False): "inactive",
 }  # fmt: skip
 """By whether we send and whether we receive."""
+_REVERSED = {"sendrecv": "", "sendonly": "/recvonly", "recvonly": "/sendonly", "inactive": "/inactive"}
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def _accepted(entry: Agreed, local: LocalParameters, start_bps: int) -> Iterator
         yield "a=rtcp-rsize"
     for codec in entry.codecs:
         yield from _codec(codec, start_bps if entry.takes and section.kind == "video" else 0)
-    yield from (f"a=extmap:{extension.id} {extension.uri}" for extension in section.extensions)
+    for extension, way in zip(section.extensions, section.ways, strict=True):
+        yield f"a=extmap:{extension.id}{_REVERSED[way]} {extension.uri}"
     if entry.takes and section.rids:
         yield from (f"a=rid:{rid} recv" for rid in section.rids)
         yield f"a=simulcast:recv {';'.join(section.rids)}"

@@ -77,7 +77,7 @@ _PREFERENCE = ("H264", "VP9", "AV1")
 _FMT = re.compile(r"(\d{1,3}) (.{1,512})", re.ASCII)
 _RTPMAP = re.compile(r"(\d{1,3}) ([A-Za-z0-9._-]{1,32})/(\d{1,9})(?:/(\d{1,2}))?", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z0-9./_-]{1,64}(?:=[A-Za-z0-9+/=,._-]{0,256})?")
-_EXTMAP = re.compile(r"(\d{1,5})(?:/(?:sendrecv|sendonly|recvonly|inactive))? ([!-~]{1,256})(?: .*)?", re.ASCII)
+_EXTMAP = re.compile(r"(\d{1,5})(?:/(sendrecv|sendonly|recvonly|inactive))? ([!-~]{1,256})(?: .*)?", re.ASCII)
 _RID = re.compile(r"([A-Za-z0-9_-]{1,16}) send(?: .*)?")  # RFC 8852 section 3 has 16 bytes in the header extension
 _SSRC = re.compile(r"(\d{1,10}) cname:([!-~]{1,255})", re.ASCII)
 _FID = re.compile(r"FID (\d{1,10}) (\d{1,10})", re.ASCII)
@@ -98,6 +98,8 @@ class OfferedSection:
     codecs: tuple[CodecParameters, ...] = ()
     """Those that we forward, in the offerer's order."""
     extensions: tuple[HeaderExtension, ...] = ()
+    ways: tuple[Direction, ...] = ()
+    """Of the extensions: Firefox has some that it sends and does not read (RFC 8285 section 5)."""
     rids: tuple[str, ...] = ()
     """What it sends by simulcast, as far as we take it."""
     encodings: tuple[EncodingParameters, ...] = ()
@@ -119,11 +121,14 @@ class OfferedSection:
         """The flavours of its codecs."""
         return frozenset(map(flavour, self.codecs))
 
-    def track(self, codecs: tuple[CodecParameters, ...], direction: Direction) -> TrackParameters:
-        """Return what is agreed about it, seen from us."""
-        kind = cast("Kind", self.kind)
-        encodings = self.encodings if direction in ("recvonly", "sendrecv") else ()
-        return TrackParameters(self.mid, kind, direction, codecs, self.extensions, encodings, self.cname)
+    def track(self, codecs: tuple[CodecParameters, ...], direction: Literal["sendonly", "recvonly"]) -> TrackParameters:
+        """Return what is agreed about it, one way, seen from us."""
+        encodings = self.encodings if direction == "recvonly" else ()
+        unread = "recvonly" if direction == "recvonly" else "sendonly"
+        extensions = (found for found, way in zip(self.extensions, self.ways, strict=True) if way != unread)
+        return TrackParameters(
+            self.mid, cast("Kind", self.kind), direction, codecs, tuple(extensions), encodings, self.cname
+        )
 
 
 @dataclass(frozen=True)
@@ -221,6 +226,11 @@ def flavour(codec: CodecParameters) -> str:
             return name
 
 
+def _is_constrained(codec: CodecParameters) -> bool:
+    """Whether H.264 is the Constrained Baseline that every decoder knows (RFC 6184 section 8.1, constraint_set1)."""
+    return dict(codec.parameters).get("profile-level-id", "")[2:3].lower() in tuple("4567cdef")
+
+
 def choose_flavour(
     current: str, everybody: Iterable[Collection[str]], efficient: Collection[str], may_improve: bool
 ) -> str | None:
@@ -247,7 +257,8 @@ def choose_flavour(
 
 def pick_video(section: OfferedSection, chosen: str | None) -> tuple[CodecParameters, ...]:
     """Return the section's payload type for a flavour, alone; nothing when it has none."""
-    return tuple(codec for codec in section.codecs if flavour(codec) == chosen)[:1]
+    codecs = [codec for codec in section.codecs if flavour(codec) == chosen]
+    return tuple(sorted(codecs, key=lambda codec: not _is_constrained(codec))[:1])
 
 
 def pick_audio(section: OfferedSection, first: str = "") -> tuple[CodecParameters, ...]:
@@ -272,6 +283,7 @@ def _read_section(
         raise ProtocolError("bad_sdp", f"a mid that is not a token of at most {MAX_MID_BYTES} bytes")
     sending = sends(session, section)
     found = dict(attributes)
+    extensions = _read_extensions(attributes)
     rids = _read_rids(attributes, found.get("simulcast", "")) if sending else ()
     cname, encodings = _read_streams(attributes)
     if rids:
@@ -286,7 +298,8 @@ def _read_section(
         usable=True,
         direction=_direction(session, section),
         codecs=_read_codecs(section.kind, formats, attributes),
-        extensions=_read_extensions(attributes),
+        extensions=tuple(extensions),
+        ways=tuple(extensions.values()),
         rids=rids,
         encodings=encodings if sending else (),
         cname=cname,
@@ -342,12 +355,15 @@ def _read_parameters(text: str) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, _, value in split)
 
 
-def _read_extensions(attributes: list[tuple[str, str]]) -> tuple[HeaderExtension, ...]:
-    matches = (_EXTMAP.fullmatch(value) for name, value in attributes if name == "extmap")
-    found = [HeaderExtension(int(match[1]), match[2]) for match in matches if match and match[2] in EXTENSIONS]
-    if any(not 1 <= extension.id <= 255 or extension.id == 15 for extension in found):
-        raise ProtocolError("bad_sdp", "a header extension id that is not one (RFC 8285 section 5)")
-    return tuple(dict.fromkeys(found))
+def _read_extensions(attributes: list[tuple[str, str]]) -> dict[HeaderExtension, Direction]:
+    found: dict[HeaderExtension, Direction] = {}
+    for name, value in attributes:
+        if name == "extmap" and (match := _EXTMAP.fullmatch(value)) and match[3] in EXTENSIONS:
+            id = int(match[1])
+            if not 1 <= id <= 255 or id == 15:
+                raise ProtocolError("bad_sdp", "a header extension id that is not one (RFC 8285 section 5)")
+            found[HeaderExtension(id, match[3])] = cast("Direction", match[2] or "sendrecv")
+    return found
 
 
 def _read_rids(attributes: list[tuple[str, str]], simulcast: str) -> tuple[str, ...]:
