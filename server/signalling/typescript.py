@@ -24,6 +24,9 @@ _ALIASES = {
     "State": 'Welcome["state"]',
     "Connection": 'Peer["connection"]',
     "TrackState": 'Peer["microphone"]',
+    "Path": 'Move["to"]',
+    "MoveReason": 'Move["reason"]',
+    "Rid": 'Encode["rids"][number]',
 }
 """The `Literal` types of messages.py, which JSON Schema has no names for."""
 

@@ -136,6 +136,10 @@ export class FakeTrack extends EventTarget {
   muted = false;
   readyState = 'live';
   contentHint = '';
+  /** Packets or frames that have arrived, as `getStats` tells. */
+  arrived = 0;
+  static #serial = 0;
+  id = `track-${++FakeTrack.#serial}`;
 
   constructor(kind, label = kind, deviceId = label) {
     super();
@@ -198,6 +202,7 @@ export function fakePeerConnection(network) {
     #restartWanted = false;
     #transceivers = [];
     candidates = [];
+    sentBytes = 0;
     closed = false;
 
     constructor(configuration) {
@@ -205,11 +210,12 @@ export function fakePeerConnection(network) {
       FakePeerConnection.all.push(this);
     }
 
-    addTransceiver(trackOrKind, { direction, streams }) {
+    addTransceiver(trackOrKind, { direction, streams, sendEncodings }) {
       const kind = typeof trackOrKind === 'string' ? trackOrKind : trackOrKind.kind;
       const transceiver = this.#transceiver(kind, direction);
       transceiver.sender.track = typeof trackOrKind === 'string' ? null : trackOrKind;
       transceiver.streams = streams;
+      if (sendEncodings) transceiver.sender.parameters = { encodings: structuredClone(sendEncodings) };
       this.#needNegotiation();
       return transceiver;
     }
@@ -228,8 +234,15 @@ export function fakePeerConnection(network) {
       this.configuration = configuration;
     }
 
-    getStats() {
-      return Promise.resolve(new Map());
+    /** What `sentBytes` and the tracks' `arrived` say; the path itself takes 20 ms. */
+    async getStats() {
+      const entries = [{ id: 'pair', type: 'candidate-pair', selected: true, ...(this.connectionState === 'connected' && { currentRoundTripTime: 0.02 }) }];
+      entries.push({ id: 'out', type: 'outbound-rtp', kind: 'video', bytesSent: this.sentBytes });
+      for (const { kind, receiver } of this.#transceivers) {
+        const { id, arrived } = receiver.track;
+        entries.push({ id: `in-${id}`, type: 'inbound-rtp', kind, trackIdentifier: id, packetsReceived: arrived, framesDecoded: arrived, bytesReceived: arrived });
+      }
+      return new Map(entries.map((entry) => [entry.id, entry]));
     }
 
     restartIce() {
@@ -248,6 +261,7 @@ export function fakePeerConnection(network) {
         this.#restartWanted = false;
       }
       this.#ufrag ??= `u${++serial}`;
+      for (const [index, transceiver] of this.#transceivers.entries()) transceiver.mid ??= String(index);
       network.byUfrag.set(this.#ufrag, this);
       const kinds = this.#transceivers.map(({ kind }) => `m=${kind} 9 UDP/TLS/RTP/SAVPF 96\r\n`).join('');
       const sdp = `v=0\r\no=- ${this.#session} ${++this.#version} IN IP4 127.0.0.1\r\na=ice-ufrag:${this.#ufrag}\r\n${kinds}`;
@@ -313,12 +327,15 @@ export function fakePeerConnection(network) {
     #transceiver(kind, direction) {
       const sender = {
         track: null,
+        parameters: { encodings: [{}] },
+        getParameters: () => structuredClone(sender.parameters),
+        setParameters: async (parameters) => void (sender.parameters = parameters),
         replaceTrack: async (track) => void (sender.track = track),
         setStreams: (...streams) => void (transceiver.streams = streams),
       };
       const track = new FakeTrack(kind, `remote ${kind}`);
       track.muted = true;
-      const transceiver = { kind, direction, sender, receiver: { track }, announced: false, streams: [] };
+      const transceiver = { kind, mid: null, direction, sender, receiver: { track }, announced: false, streams: [] };
       this.#transceivers.push(transceiver);
       return transceiver;
     }
@@ -378,5 +395,6 @@ export function fakePlatform(network = new FakeNetwork()) {
     WebSocket: FakeWebSocket,
     RTCPeerConnection: fakePeerConnection(network),
     MediaStream: FakeMediaStream,
+    efficientCodecs: async () => [],
   };
 }

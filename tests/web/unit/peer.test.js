@@ -33,6 +33,9 @@ class Pair {
       media: [],
       suspected: 0,
       asked: 0,
+      sendsDirect: true,
+      /** What `paths.js` does several times a second. */
+      look: (preferred = 'direct', relayed = 'connecting') => end.peer.review(preferred, relayed, (track) => track.goesOn),
       // Each page has its own RTCPeerConnection class, to count its instances.
       platform: { ...this.platform, RTCPeerConnection: fakePeerConnection(this.platform.network) },
     });
@@ -50,7 +53,9 @@ class Pair {
       send: (message) => end.online && (this.wire.push({ from: end, message }), true),
       suspectNetwork: () => (end.suspected += 1),
       askForRestart: () => (end.asked += 1),
+      sendsDirect: () => end.sendsDirect,
       onTrack: (track) => end.shown.push(track),
+      onLink: () => end.look(),
       onMedia: (state, reason) => end.media.push(reason ? `${state}: ${reason}` : state),
     };
     end.host = host;
@@ -445,17 +450,23 @@ describe('the other end reloads', () => {
       pair.bothStable();
       assert.equal(pair.count(stays), 2);
       assert.equal(pair.ends[stays].peer.media, 'connected');
-      assert.deepEqual(stream.getTracks(), [audio, video], 'no frames yet');
+      assert.equal(pair.ends[stays].peer.stream, stream, 'no frames yet');
       assert.equal(old.closed, false);
       assert.deepEqual(old.getTransceivers().map(({ sender }) => sender.track), [null, null], 'nothing is sent to a dead page');
       const [newAudio, newVideo] = pair.connection(stays).getTransceivers().map(({ receiver }) => receiver.track);
       newVideo.setMuted(false);
-      assert.deepEqual(stream.getTracks(), [audio, newVideo]);
+      pair.ends[stays].look();
+      assert.equal(pair.ends[stays].peer.stream, stream, 'the first packet is not a picture');
+      newVideo.goesOn = true;
+      pair.ends[stays].look();
+      const half = pair.ends[stays].peer.stream;
+      assert.deepEqual(half.getTracks(), [audio, newVideo]);
       assert.equal(old.closed, false);
-      newAudio.setMuted(false);
-      assert.deepEqual(stream.getTracks(), [newVideo, newAudio]);
+      newAudio.goesOn = true;
+      pair.ends[stays].look();
+      assert.deepEqual(pair.ends[stays].peer.stream.getTracks(), [newAudio, newVideo]);
+      assert.deepEqual(stream.getTracks(), [audio, video], 'a stream that is played never loses a track');
       assert.equal(old.closed, true);
-      assert.equal(pair.ends[stays].peer.stream, stream);
     });
   }
 
@@ -490,6 +501,99 @@ describe('the other end reloads', () => {
     pair.ends.b.peer.close();
     await pair.advance(30_000);
     assert.deepEqual(pair.ends.a.platform.RTCPeerConnection.all.map(({ closed }) => closed), [true, true]);
-    assert.equal(pair.ends.a.peer.stats(), null);
+    assert.deepEqual(pair.ends.a.peer.connections, []);
+  });
+});
+
+describe('beside the media server', () => {
+  test('while the path is relayed nothing is sent directly, and the connection is held', async () => {
+    pair.ends.a.sendsDirect = pair.ends.b.sendsDirect = false;
+    pair.open();
+    await pair.run();
+    for (const name of ['a', 'b']) {
+      assert.equal(pair.ends[name].peer.direct, 'connected');
+      assert.deepEqual(pair.connection(name).getTransceivers().map(({ sender }) => sender.track), [null, null]);
+    }
+    pair.ends.a.peer.send(true, 360_000);
+    await pair.run();
+    const [audio, video] = pair.connection('a').getTransceivers().map(({ sender }) => sender);
+    assert.deepEqual([audio.track.label, video.track.label], ['a audio', 'a video']);
+    assert.equal(video.parameters.encodings[0].maxBitrate, 360_000);
+    assert.equal(video.parameters.degradationPreference, 'maintain-resolution');
+    pair.ends.a.peer.send(true, null);
+    await pair.run();
+    assert.equal('maxBitrate' in video.parameters.encodings[0], false);
+    assert.equal('degradationPreference' in video.parameters, false);
+    pair.ends.a.peer.send(false, null);
+    await pair.run();
+    assert.deepEqual([audio.track, video.track], [null, null]);
+  });
+
+  test('the limit is in force before the track is sent', async () => {
+    pair.ends.a.sendsDirect = false;
+    pair.open();
+    await pair.run();
+    const { sender } = pair.connection('a').getTransceivers()[1];
+    const said = [];
+    const { setParameters, replaceTrack } = sender;
+    sender.setParameters = (parameters) => (said.push('limit'), setParameters(parameters));
+    sender.replaceTrack = (track) => (said.push('track'), replaceTrack(track));
+    pair.ends.a.peer.send(true, 100_000);
+    await pair.run();
+    assert.deepEqual(said, ['limit', 'track']);
+  });
+
+  test('the server wants no direct connection, then one', async () => {
+    pair.ends.a.open({ direct: false });
+    pair.ends.b.open({ direct: false });
+    await pair.run();
+    assert.equal(pair.count('a'), 0);
+    assert.equal(pair.ends.a.peer.direct, 'none');
+    for (const name of ['b', 'a']) pair.ends[name].peer.update(pair.info(name, { direct: true }));
+    await pair.run();
+    assert.equal(pair.ends.a.peer.direct, 'connected');
+    for (const name of ['b', 'a']) pair.ends[name].peer.update(pair.info(name, { direct: false }));
+    assert.equal(pair.connection('a').closed, true);
+    await pair.advance(30_000);
+    assert.equal(pair.count('a'), 1, 'and nobody tries to have it back');
+  });
+
+  test('shown is what goes on: the preferred path first, the other one when it stops, none of them rather than nothing', async () => {
+    pair.open();
+    await pair.run();
+    const { peer, look } = pair.ends.a;
+    const [audio, video] = peer.stream.getTracks();
+    const relayed = { audio: new FakeTrack('audio'), video: new FakeTrack('video') };
+    for (const kind of ['audio', 'video']) peer.setRelayed(kind, relayed[kind]);
+    audio.goesOn = video.goesOn = true;
+    look();
+    assert.deepEqual(peer.stream.getTracks(), [audio, video]);
+    relayed.audio.goesOn = relayed.video.goesOn = true;
+    look();
+    assert.deepEqual(peer.stream.getTracks(), [audio, video], 'both go on: the preferred path');
+    look('relayed', 'connected');
+    assert.deepEqual(peer.stream.getTracks(), [relayed.audio, relayed.video]);
+    assert.equal(peer.shown.way('video'), 'relayed');
+    look();
+    assert.deepEqual(peer.stream.getTracks(), [audio, video], 'a move that is cancelled');
+    audio.goesOn = video.goesOn = false;
+    look();
+    assert.deepEqual(peer.stream.getTracks(), [relayed.audio, relayed.video], 'a sudden death');
+    relayed.audio.goesOn = relayed.video.goesOn = false;
+    look();
+    assert.deepEqual(peer.stream.getTracks(), [relayed.audio, relayed.video]);
+  });
+
+  test('media says how the way that is used goes', async () => {
+    pair.ends.a.open({ direct: false });
+    const { peer, look, media } = pair.ends.a;
+    look('relayed', 'connecting');
+    look('relayed', 'connected');
+    look('relayed', 'interrupted');
+    assert.deepEqual(media, ['connected', 'interrupted']);
+    const track = Object.assign(new FakeTrack('audio'), { goesOn: true });
+    peer.setRelayed('audio', track);
+    look('direct', 'interrupted');
+    assert.equal(peer.media, 'connected', 'what goes on is not interrupted');
   });
 });

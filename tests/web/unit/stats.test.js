@@ -97,11 +97,19 @@ test('figures are read from the reports of both families of browsers', () => {
   assert.equal(readReport(report(rtp)).rttMs, 100, 'without a pair, what the other end reports');
 });
 
+test('through the media server only the tracks of one participant count as received from them', () => {
+  const entry = (id, bytesReceived) => [id, { type: 'inbound-rtp', id, trackIdentifier: id, bytesReceived }];
+  const report = new Map([entry('theirs', 100), entry('others', 1000)]);
+  assert.equal(readReport(report, new Set(['theirs'])).bytesReceived, 100);
+  assert.equal(readReport(report).bytesReceived, 1100);
+});
+
 test('every peer that has media is asked every 2 s, until stopped', async () => {
   const platform = fakePlatform();
   const qualities = [];
-  const peer = (id, media) => ({ id, media, microphone: 'on', camera: 'on', stats: async () => new Map() });
-  const poller = new StatsPoller(platform, () => [peer('p', 'connected'), peer('q', 'connecting')], (quality) => qualities.push(quality.peerId));
+  const peer = (id, media) => ({ id, media, microphone: 'on', camera: 'on' });
+  const stats = async () => ({ report: new Map(), tracks: undefined });
+  const poller = new StatsPoller(platform, () => [peer('p', 'connected'), peer('q', 'connecting')], stats, (quality) => qualities.push(quality.peerId));
   poller.start();
   poller.start();
   await platform.clock.advance(4100);

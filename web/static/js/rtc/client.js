@@ -1,7 +1,8 @@
 /**
  * One participant's seat in one room: the facade of the library, driven by the pages, without DOM.
  *
- * The road: `client.js` → `signalling.js` (the WebSocket) → `peer.js` (one other participant) → `negotiation.js` (its RTCPeerConnection).
+ * The road: `client.js` → `signalling.js` (the WebSocket) → `peer.js` (one other participant) → `link.js`, `negotiation.js` (its
+ * RTCPeerConnection); and for what goes through the media server: `client.js` → `paths.js` → `relay.js`.
  *
  *                     ready()            admitted by a clinician        join()
  *     idle → connecting → arrived ─────→ waiting ─────────────→ admitted ─────→ joined ──leave()──→ left ──join()──→ joined
@@ -15,6 +16,7 @@
  */
 
 import { Log } from './log.js';
+import { Paths } from './paths.js';
 import { Peer } from './peer.js';
 import { browserPlatform } from './platform.js';
 import { PROTOCOL_VERSION, Signalling } from './signalling.js';
@@ -60,7 +62,11 @@ const CONFIRM_PEERS_MS = 15_000;
  * - `signalling` {online}: the link to the server; the conversation goes on without it.
  * - `visitors` {visitors}: to clinicians, everybody who is not in the conversation.
  * - `peerjoined`, `peerchanged` {peer}: the `Peer`, in `peers` already. `peerleft` {id, why}.
- * - `track` {peerId, track, stream}: the peer's stream gained or changed this track; give `stream` to a media element once.
+ * - `track` {peerId, source, track, stream}: what is shown of a peer gained this track. `stream` is another object when a track was replaced:
+ *   play it beside the one before until it has a picture. `source` is '' for the peer's browser; another device of theirs (a second camera)
+ *   has a name and a stream of its own, and is gone with `track` null.
+ * - `path` {path, move}: where media goes, `direct` or `relayed`, and the move that is under way or null; nobody needs to be told.
+ * - `speakers` {participants}: who speaks, the loudest first; only while media is relayed.
  * - `media` {peerId, state, reason}: see `Peer.media`; reason `untrusted` when the other end is not who the server vouched for.
  * - `quality` {peerId, level, rttMs, loss}: every 2 s, from stats.js.
  * - `occupied` {}: the seat is in use on another device; ask, then `takeOver()`.
@@ -80,6 +86,7 @@ export class Client extends EventTarget {
   #platform;
   #signalling;
   #poller;
+  #paths;
 
   /** @type {ClientState} */
   #state = 'idle';
@@ -125,7 +132,26 @@ export class Client extends EventTarget {
       onMessage: (message) => this.#receive(message),
       onOnline: (online, networkMayHaveChanged) => this.#onOnline(online, networkMayHaveChanged),
     });
-    this.#poller = new StatsPoller(this.#platform, () => this.#peers.values(), (quality) => this.#emit('quality', quality));
+    this.#paths = new Paths({
+      platform: this.#platform,
+      log: this.#log,
+      receiveOnly: () => this.#self?.role === 'observer',
+      tracks: this.#tracks,
+      iceServers: () => this.#iceServers,
+      freshIceServers: (maxAgeMs) => this.#freshIceServers(maxAgeMs),
+      online: () => this.#signalling.online,
+      send: (message) => this.#state === 'joined' && this.#signalling.send(message),
+      suspectNetwork: () => this.#signalling.suspect(),
+      peers: () => this.#peers,
+      onDevice: (peerId, source, track, stream) => this.#emit('track', { peerId, source, track, stream }),
+      onPath: () => this.#emit('path', { path: this.#paths.path, move: this.#paths.move }),
+    });
+    this.#poller = new StatsPoller(
+      this.#platform,
+      () => this.#peers.values(),
+      (peer) => this.#paths.stats(peer),
+      (quality) => this.#emit('quality', quality),
+    );
   }
 
   // -- what is known ---------------------------------------------------------------------------------------------------
@@ -153,6 +179,14 @@ export class Client extends EventTarget {
   /** @returns {'online' | 'reconnecting'} */
   get signalling() {
     return this.#signalling.online ? 'online' : 'reconnecting';
+  }
+
+  /**
+   * Where media goes, what moves, and how the connection to the media server is: `paths.path`, `.move`, `.preferred`, `.relayed`, `.history`.
+   * By which path something of a peer is shown: `peers.get(id).shown.way('video')`.
+   */
+  get paths() {
+    return this.#paths;
   }
 
   /** What the others are told of your devices. @returns {Readonly<{microphone: TrackState, camera: TrackState}>} */
@@ -212,6 +246,18 @@ export class Client extends EventTarget {
     if (track !== null && kind === 'video' && track.contentHint === '') track.contentHint = 'motion';
     this.#tracks[kind] = track;
     for (const peer of this.#peers.values()) peer.setTrack(kind);
+    this.#paths.setTrack(kind);
+  }
+
+  /**
+   * How large a picture is on the screen, for the media server to send no more than that.
+   *
+   * @param {string} peerId
+   * @param {string} source '' for the peer's browser, otherwise as in `track`
+   * @param {import('./wishes.js').Size | null} size in pixels of the screen; null: it is not to be seen
+   */
+  showSize(peerId, source, size) {
+    this.#paths.show(peerId, source, size);
   }
 
   /** Tell the others what your devices do. @param {Partial<{microphone: TrackState, camera: TrackState}>} media */
@@ -338,6 +384,7 @@ export class Client extends EventTarget {
 
   /** @param {ServerMessage} message */
   #receive(message) {
+    if (this.#paths.receive(message)) return;
     switch (message.type) {
       case 'peerCandidate':
         this.#peers.get(message.from)?.receiveCandidate(message.instance, message.candidate);
@@ -368,6 +415,9 @@ export class Client extends EventTarget {
         break;
       case 'iceServers':
         this.#takeIceServers(message.iceServers);
+        break;
+      case 'speakers':
+        this.#emit('speakers', { participants: message.participants });
         break;
       case 'visitors':
         this.#visitors = message.visitors;
@@ -410,9 +460,13 @@ export class Client extends EventTarget {
     // A server that restarted takes us for somebody who left: the conversation goes on while we join again.
     const resuming = message.state === 'admitted' && this.#wants === 'joined';
     if (message.state !== 'joined' && !resuming) this.#closePeers();
+    if (resuming) this.#paths.forgetRelay();
     this.#setState(message.state, { place: message.place ?? null, expected: message.expected ?? false, reason: message.reason ?? '' });
     if (message.state === 'joined') {
+      const moved = this.#moved;
+      this.#paths.start(message.path ?? 'direct'); // before the peers: what they are sent depends on it
       this.#updatePeers(message.peers ?? []);
+      this.#paths.weAreBack(moved);
       this.#poller.start();
       this.#tellMedia(); // it may have changed since the `join`, or while we were away
     }
@@ -462,12 +516,15 @@ export class Client extends EventTarget {
       send: (message) => this.#signalling.send(message),
       suspectNetwork: () => this.#signalling.suspect(),
       askForRestart: () => this.#signalling.wake(true),
-      onTrack: (track) => this.#emit('track', { peerId: info.id, track, stream: peer.stream }),
+      sendsDirect: () => this.#paths.sendsDirect,
+      onTrack: (track) => this.#emit('track', { peerId: info.id, source: '', track, stream: peer.stream }),
+      onLink: () => this.#paths.review(),
       onMedia: (state, reason) => this.#emit('media', { peerId: info.id, state, reason }),
     });
     this.#peers.set(info.id, peer);
     this.#emit('peerjoined', { peer });
     peer.open();
+    this.#paths.assign(); // the media server may have been first
   }
 
   /** @param {string} id @param {string} why */
@@ -476,6 +533,7 @@ export class Client extends EventTarget {
     if (!peer) return;
     this.#peers.delete(id);
     peer.close();
+    this.#paths.drop(id);
     this.#emit('peerleft', { id, why });
   }
 
@@ -484,7 +542,8 @@ export class Client extends EventTarget {
     this.#log.info('problem', { code, re });
     // A candidate that crosses somebody's departure on the wire is nobody's problem.
     const crossing = (re === 'candidate' || re === 'description' || re === 'distrust') && code !== 'bad_sdp';
-    if (!crossing) this.#emit('problem', { code, message, re });
+    if (re === 'relayOffer') this.#paths.refuse(code);
+    else if (!crossing && !QUIET.has(re)) this.#emit('problem', { code, message, re });
   }
 
   /** @param {string} code @param {string} message @param {string} reason @param {boolean} retry */
@@ -552,6 +611,7 @@ export class Client extends EventTarget {
 
   #closePeers() {
     this.#poller.stop();
+    this.#paths.stop();
     for (const id of [...this.#peers.keys()]) this.#dropPeer(id, 'left');
   }
 
@@ -570,6 +630,9 @@ export class Client extends EventTarget {
 
 /** After which the link to the server may be dead without anybody having said so. `visibilitychange` bubbles to the window. */
 const WAKING_EVENTS = ['online', 'visibilitychange', 'pageshow'];
+
+/** What is said without anybody having asked for it: no sentence for people when it crosses something on the wire. */
+const QUIET = new Set(['wishes', 'pathReport', 'moveReady', 'moveFailed']);
 
 /** @type {ReadonlySet<ClientState>} */
 const PRESENT = new Set(['arrived', 'waiting', 'admitted', 'joined']);

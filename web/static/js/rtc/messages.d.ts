@@ -457,3 +457,6 @@ export type Role = Peer["role"];
 export type State = Welcome["state"];
 export type Connection = Peer["connection"];
 export type TrackState = Peer["microphone"];
+export type Path = Move["to"];
+export type MoveReason = Move["reason"];
+export type Rid = Encode["rids"][number];

@@ -1,16 +1,20 @@
 /**
- * One other participant: their place in the conversation, and the RTCPeerConnection to them, through reloads and network changes.
+ * One other participant: their place in the conversation, and the direct connection to them, through reloads and network changes.
  *
  * A `Peer` lasts as long as the participant is in the conversation; a `Link` (one RTCPeerConnection) as long as the page loads at both
- * ends do. When the other end reloads, a new link is made and the old picture stays until the new one has frames. The impolite
- * side makes all the offers (see negotiation.js): it restarts ICE, and makes a new link when restarts do not help. The polite side follows.
- * When it was the one that moved, or when nothing happens, it asks by opening a new socket to the server, which tells the impolite side.
+ * ends do, and as long as the server wants a direct connection. When the other end reloads, a new link is made and the old picture stays
+ * until the new one has frames. The impolite side makes all the offers (see negotiation.js): it restarts ICE, and makes a new link when
+ * restarts do not help. The polite side follows. When it was the one that moved, or when nothing happens, it asks by opening a new socket
+ * to the server, which tells the impolite side.
+ *
+ * Their sound and picture may also come through the media server: `paths.js` brings those tracks, and decides; `shown.js` chooses.
  */
 
-import { Negotiation } from './negotiation.js';
+import { KINDS, Link } from './link.js';
+import { Shown } from './shown.js';
 
 /**
- * @import { Candidate, Describe, Distrust, IceCandidate, IceServer, Peer as PeerInfo, Role, SessionDescription, TrackState } from './messages.js'
+ * @import { Candidate, Describe, Distrust, IceCandidate, IceServer, Path, Peer as PeerInfo, Role, SessionDescription, TrackState } from './messages.js'
  * @import { Log } from './log.js'
  * @import { Platform } from './platform.js'
  */
@@ -34,7 +38,9 @@ import { Negotiation } from './negotiation.js';
  * @property {(message: Describe | Candidate | Distrust) => boolean} send
  * @property {() => void} suspectNetwork the link to the server may be dead as well
  * @property {() => void} askForRestart have the other end told that we are here, perhaps elsewhere
- * @property {(track: MediaStreamTrack) => void} onTrack
+ * @property {() => boolean} sendsDirect whether our tracks go directly now
+ * @property {(track: MediaStreamTrack) => void} onTrack what is shown has gained this track, see `Peer.stream`
+ * @property {() => void} onLink the direct connection, or what it brings, has changed: `review` is due
  * @property {(state: MediaState, reason: MediaReason) => void} onMedia
  */
 
@@ -46,16 +52,13 @@ const CONNECT_MS = 6000;
 const POLITE_MS = 1500;
 /** Restarts that do not help, before a new RTCPeerConnection is tried. */
 const RESTARTS_PER_LINK = 2;
-/** TURN credentials live for 600 s. A first negotiation is not made slower for the sake of younger ones; a restart takes new ones. */
-const FIRST_CREDENTIALS_MS = 240_000;
-const RESTART_CREDENTIALS_MS = 20_000;
 /** By then the old picture of a peer who reloaded is no longer worth keeping. */
 const KEEP_PICTURE_MS = 10_000;
 
 export class Peer {
   #info;
   #host;
-  #stream;
+  #shown;
   /** @type {Link | null} */
   #link = null;
   /** The link of the page load before, for its picture. @type {Link | null} */
@@ -64,8 +67,11 @@ export class Peer {
   #previousTimer;
   /** @type {number | undefined} */
   #watchdog;
-  /** @type {MediaState} */
+  /** Of the direct connection. @type {MediaState} */
+  #direct = 'connecting';
+  /** Of their sound and picture, whichever way they come. @type {MediaState} */
   #media = 'connecting';
+  #untrusted = false;
   /** Since something was last connected. */
   #restarts = 0;
 
@@ -73,7 +79,7 @@ export class Peer {
   constructor(info, host) {
     this.#info = info;
     this.#host = host;
-    this.#stream = new host.platform.MediaStream();
+    this.#shown = new Shown(host.platform);
   }
 
   get id() {
@@ -108,9 +114,14 @@ export class Peer {
     return this.#info.instance;
   }
 
-  /** Their sound and picture; always the same object, whatever happens to the network. */
+  /** Their sound and picture; another object once one of its tracks is replaced, see shown.js. */
   get stream() {
-    return this.#stream;
+    return this.#shown.stream;
+  }
+
+  /** What comes, by which way, and what of it is shown. */
+  get shown() {
+    return this.#shown;
   }
 
   /**
@@ -121,14 +132,24 @@ export class Peer {
     return this.#media;
   }
 
-  /** @returns {Promise<RTCStatsReport> | null} */
-  stats() {
-    return this.#link?.connection.getStats() ?? null;
+  /** The direct connection: whether packets pass, and whether there is one at all. @returns {MediaState | 'none'} */
+  get direct() {
+    return this.#link === null && !this.#untrusted ? 'none' : this.#direct;
+  }
+
+  /** Direct connections that bring tracks, the newest first. @returns {RTCPeerConnection[]} */
+  get connections() {
+    return [this.#link, this.#previous].flatMap((link) => link?.connection ?? []);
+  }
+
+  /** Whether a picture of the page load before is kept. */
+  get keeps() {
+    return this.#previous !== null;
   }
 
   /** Begin; `onTrack` may be called from here on. */
   open() {
-    this.#openLink();
+    if (this.#wantsLink()) this.#openLink();
   }
 
   /**
@@ -142,6 +163,12 @@ export class Peer {
     this.#info = info;
     if (info.instance !== before.instance) {
       this.#restarts = 0;
+      this.#untrusted = false;
+      if (this.#wantsLink()) this.#openLink();
+      else this.#closeLink();
+    } else if (!this.#wantsLink()) {
+      this.#closeLink();
+    } else if (this.#link === null && before.direct === false) {
       this.#openLink();
     } else if (info.connection === 'online' && (before.connection === 'reconnecting' || (news && isSame(info, before)))) {
       this.#theyAreBack();
@@ -154,9 +181,10 @@ export class Peer {
    * @param {boolean} moved our network may be another
    */
   weAreBack(moved) {
+    if (this.#link === null) return;
     if (this.#info.polite) {
-      if (this.#media !== 'connected') this.#watch(CONNECT_MS); // they were told, and offer
-    } else if (moved || this.#media !== 'connected') {
+      if (this.#direct !== 'connected') this.#watch(CONNECT_MS); // they were told, and offer
+    } else if (moved || this.#direct !== 'connected') {
       this.#restart();
     } else {
       this.#link?.negotiation.resend();
@@ -173,6 +201,41 @@ export class Peer {
   /** Our track of this kind is another now. @param {Kind} kind */
   setTrack(kind) {
     this.#link?.sendTrack(kind);
+  }
+
+  /**
+   * Send our tracks directly, or only hold the connection.
+   *
+   * @param {boolean} sending
+   * @param {number | null} limitBps of the picture
+   */
+  send(sending, limitBps) {
+    void this.#link?.send(sending, limitBps);
+  }
+
+  /** What the media server brings of this kind; null for nothing. @param {Kind} kind @param {MediaStreamTrack | null} track */
+  setRelayed(kind, track) {
+    this.#shown.set(kind, 'relayed', track);
+  }
+
+  /**
+   * Choose again what is shown, and say how it goes.
+   *
+   * @param {Path} preferred
+   * @param {MediaState} relayed how the connection to the media server goes
+   * @param {(track: MediaStreamTrack) => boolean} goesOn
+   */
+  review(preferred, relayed, goesOn) {
+    for (const track of this.#shown.review(preferred, goesOn)) this.#host.onTrack(track);
+    const replaced = this.#previous?.tracks.every((track) => this.#shown.track(/** @type {Kind} */ (track.kind)) !== track);
+    if (replaced && this.#link !== null && this.#link.tracks.length > 0) this.#closePrevious();
+    const goes = KINDS.some((kind) => {
+      const track = this.#shown.track(kind);
+      return track !== null && goesOn(track);
+    });
+    const state = preferred === 'direct' ? this.#direct : relayed;
+    if (preferred === 'direct' && this.#untrusted) this.#setMedia('failed', 'untrusted');
+    else this.#setMedia(goes ? 'connected' : state, state === 'failed' && !goes ? 'unreachable' : '');
   }
 
   /** @param {string} instance @param {SessionDescription} description */
@@ -200,59 +263,60 @@ export class Peer {
   /** Close everything; the stream keeps its dead tracks, so that the last picture does not flash. */
   close() {
     this.#closePrevious();
-    this.#host.platform.clearTimeout(this.#watchdog);
-    this.#link?.close();
-    this.#link = null;
+    this.#closeLink();
   }
 
   // -- links ------------------------------------------------------------------------------------------------------------
+
+  #wantsLink() {
+    return this.#info.direct !== false;
+  }
 
   #openLink() {
     const before = this.#link;
     this.#closePrevious();
     if (before !== null) {
       before.keepOnlyPicture();
+      this.#shown.supersede();
       this.#previous = before;
-      this.#previousTimer = this.#host.platform.setTimeout(() => this.#adoptAll(), KEEP_PICTURE_MS);
+      this.#previousTimer = this.#host.platform.setTimeout(() => this.#closePrevious(), KEEP_PICTURE_MS);
     }
     /** @type {Link} */
-    const link = new Link(this.#info, this.#host, {
+    const link = new Link(this.#info, this.#host, this.#host.sendsDirect(), {
       onTrack: (track) => this.#onTrack(link, track),
       onState: () => this.#onLinkState(link),
     });
     this.#link = link;
-    if (before !== null && this.#media === 'connected') this.#setMedia('interrupted');
+    if (before !== null) this.#setDirect(this.#direct === 'connected' ? 'interrupted' : this.#direct);
     this.#watch(CONNECT_MS);
+  }
+
+  /** Theirs stays the stream; what came directly no longer does. */
+  #closeLink() {
+    this.#host.platform.clearTimeout(this.#watchdog);
+    if (this.#link === null) return;
+    this.#link.close();
+    this.#link = null;
+    this.#restarts = 0;
+    for (const kind of KINDS) this.#shown.set(kind, 'direct', null);
+    this.#direct = 'connecting';
+    this.#host.onLink();
   }
 
   /** @param {Link} link @param {MediaStreamTrack} track */
   #onTrack(link, track) {
     if (link !== this.#link) return;
-    if (this.#previous === null || !track.muted) {
-      this.#adopt(track);
-      return;
-    }
-    track.addEventListener('unmute', () => link === this.#link && this.#adopt(track), { once: true });
-  }
-
-  /** Show this track in place of the one of its kind before. @param {MediaStreamTrack} track */
-  #adopt(track) {
-    if (this.#stream.getTracks().includes(track)) return;
-    for (const old of this.#stream.getTracks()) if (old.kind === track.kind) this.#stream.removeTrack(old);
-    this.#stream.addTrack(track);
-    this.#host.onTrack(track);
-    if (this.#link?.tracks.every((other) => this.#stream.getTracks().includes(other))) this.#closePrevious();
-  }
-
-  #adoptAll() {
-    for (const track of this.#link?.tracks ?? []) this.#adopt(track);
-    this.#closePrevious();
+    this.#shown.set(/** @type {Kind} */ (track.kind), 'direct', track);
+    this.#host.onLink();
   }
 
   #closePrevious() {
     this.#host.platform.clearTimeout(this.#previousTimer);
-    this.#previous?.close();
+    if (this.#previous === null) return;
+    this.#previous.close();
     this.#previous = null;
+    for (const kind of KINDS) this.#shown.set(kind, 'before', null);
+    this.#host.onLink();
   }
 
   // -- getting through --------------------------------------------------------------------------------------------------
@@ -267,14 +331,14 @@ export class Peer {
       link.wasConnected = true;
       this.#restarts = 0;
       this.#host.platform.clearTimeout(this.#watchdog);
-      this.#setMedia('connected');
+      this.#setDirect('connected');
     } else if (connectionState === 'failed' && iceWorks && !link.wasConnected) {
       // DTLS failed although packets pass: the fingerprint in the SDP is not that of whoever answers (ASVS 17.2.8). They may not notice:
       // with DTLS 1.3 their handshake is over before our check.
       this.#host.send({ type: 'distrust', to: this.id });
       this.#onUntrusted();
     } else if (ice === 'disconnected' || ice === 'failed') {
-      if (this.#media === 'connected') this.#setMedia('interrupted');
+      if (this.#direct === 'connected') this.#setDirect('interrupted');
       this.#host.suspectNetwork();
       this.#watch(ice === 'failed' ? 0 : DISCONNECTED_MS);
     }
@@ -285,7 +349,8 @@ export class Peer {
     this.#host.platform.clearTimeout(this.#watchdog);
     this.#link?.close();
     this.#link = null;
-    this.#setMedia('failed', 'untrusted');
+    this.#untrusted = true;
+    this.#setDirect('failed');
   }
 
   /** Act if nothing is connected by then. @param {number} ms */
@@ -299,7 +364,7 @@ export class Peer {
     this.#watch(CONNECT_MS);
     if (!this.#canNegotiate()) return; // being back is another occasion
     if (this.#restarts >= RESTARTS_PER_LINK) {
-      this.#setMedia('failed', 'unreachable');
+      this.#setDirect('failed');
       this.#restarts = 0;
       if (!this.#info.polite) {
         this.#host.log.info('new_link', { peer: this.id });
@@ -316,7 +381,7 @@ export class Peer {
     if (!this.#canNegotiate()) return;
     this.#host.log.info('ice_restart', { peer: this.id });
     this.#link?.negotiation.restart();
-    if (this.#media !== 'connected') this.#watch(CONNECT_MS);
+    if (this.#direct !== 'connected') this.#watch(CONNECT_MS);
   }
 
   /** An offer into the void would block the next one. */
@@ -324,120 +389,19 @@ export class Peer {
     return this.#host.online() && this.#info.connection === 'online';
   }
 
-  /** @param {MediaState} state @param {MediaReason} [reason] */
-  #setMedia(state, reason = '') {
+  /** @param {MediaState} state */
+  #setDirect(state) {
+    this.#direct = state;
+    this.#host.onLink();
+  }
+
+  /** @param {MediaState} state @param {MediaReason} reason */
+  #setMedia(state, reason) {
     if (state === this.#media) return;
     this.#media = state;
     this.#host.onMedia(state, reason);
   }
 }
-
-/** One RTCPeerConnection: its sections, made up front so that no change of device negotiates again, and its negotiation. */
-class Link {
-  #host;
-  /** The sections that carry our tracks. @type {Partial<Record<Kind, RTCRtpTransceiver>>} */
-  #sections = {};
-  /** Ties our sound to our picture for lip-sync; its tracks are the sections' business. */
-  #streamOut;
-  /** @type {MediaStreamTrack[]} */
-  tracks = [];
-  wasConnected = false;
-  /** Of the other end's last description. @type {string | null} */
-  remoteSession = null;
-
-  /**
-   * @param {PeerInfo} info
-   * @param {PeerHost} host
-   * @param {{onTrack: (track: MediaStreamTrack) => void, onState: () => void}} events
-   */
-  constructor({ id, polite }, host, { onTrack, onState }) {
-    this.#host = host;
-    this.#streamOut = new host.platform.MediaStream();
-    const connection = new host.platform.RTCPeerConnection(this.configuration(host.iceServers()));
-    this.connection = connection;
-    this.negotiation = new Negotiation({
-      connection,
-      polite,
-      log: host.log,
-      sendDescription: (description) => host.send({ type: 'description', to: id, description }),
-      sendCandidate: (candidate) => host.send({ type: 'candidate', to: id, candidate }),
-      prepare: (type) => this.#prepare(type),
-    });
-    connection.ontrack = ({ track }) => {
-      this.tracks.push(track);
-      onTrack(track);
-    };
-    connection.onconnectionstatechange = connection.oniceconnectionstatechange = onState;
-    this.channel = connection.createDataChannel('colloque', { negotiated: true, id: 0 });
-    if (!polite) this.#makeSections();
-  }
-
-  /** @param {IceServer[]} iceServers @returns {RTCConfiguration} */
-  configuration(iceServers) {
-    // One candidate gathered ahead: the answering side has its addresses ready when the offer comes.
-    return { iceServers: /** @type {RTCIceServer[]} */ (iceServers), bundlePolicy: 'max-bundle', rtcpMuxPolicy: 'require', iceCandidatePoolSize: 1 };
-  }
-
-  /** @param {Kind} kind */
-  sendTrack(kind) {
-    void this.#sections[kind]?.sender.replaceTrack(this.#outgoing(kind));
-  }
-
-  /** The other end is gone: say and send nothing, but let the tracks live. */
-  keepOnlyPicture() {
-    this.connection.ontrack = this.connection.onconnectionstatechange = this.connection.oniceconnectionstatechange = null;
-    this.negotiation.stop();
-    for (const section of Object.values(this.#sections)) void section.sender.replaceTrack(null);
-  }
-
-  close() {
-    this.connection.ontrack = this.connection.onconnectionstatechange = this.connection.oniceconnectionstatechange = null;
-    this.negotiation.stop();
-    this.connection.close();
-  }
-
-  /** The offering side. */
-  #makeSections() {
-    for (const kind of KINDS) {
-      this.#sections[kind] = this.connection.addTransceiver(this.#outgoing(kind) ?? kind, {
-        direction: this.#host.receiveOnly ? 'recvonly' : 'sendrecv',
-        streams: [this.#streamOut],
-      });
-    }
-  }
-
-  /**
-   * New credentials first (RFC 8445: gathering follows the description); running allocations are left alone.
-   *
-   * @param {'offer' | 'answer'} type
-   */
-  async #prepare(type) {
-    const first = this.connection.localDescription === null;
-    const iceServers = await this.#host.freshIceServers(first ? FIRST_CREDENTIALS_MS : RESTART_CREDENTIALS_MS);
-    this.connection.setConfiguration(this.configuration(iceServers));
-    if (type === 'answer') await this.#joinSections();
-  }
-
-  /** The answering side: the offer has made the sections, with nothing of ours in them (RFC 9429 section 5.10). */
-  async #joinSections() {
-    for (const kind of KINDS) {
-      const section = this.connection.getTransceivers().find(({ receiver }) => receiver.track.kind === kind);
-      if (section === undefined || this.#sections[kind] === section) continue;
-      this.#sections[kind] = section;
-      section.direction = this.#host.receiveOnly ? 'recvonly' : 'sendrecv';
-      section.sender.setStreams(this.#streamOut);
-      await section.sender.replaceTrack(this.#outgoing(kind));
-    }
-  }
-
-  /** @param {Kind} kind */
-  #outgoing(kind) {
-    return this.#host.receiveOnly ? null : this.#host.tracks[kind];
-  }
-}
-
-/** @type {readonly Kind[]} */
-const KINDS = ['audio', 'video'];
 
 /** The session id of the origin line (RFC 8866 section 5.2): the same for the life of an RTCPeerConnection. @param {string} sdp */
 function sessionId(sdp) {

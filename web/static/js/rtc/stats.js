@@ -57,6 +57,7 @@ const HYSTERESIS = 0.8;
 export class StatsPoller {
   #platform;
   #peers;
+  #stats;
   #onQuality;
   /** @type {WeakMap<Peer, QualityMeter>} */
   #meters = new WeakMap();
@@ -66,11 +67,14 @@ export class StatsPoller {
   /**
    * @param {Platform} platform
    * @param {() => Iterable<Peer>} peers
+   * @param {(peer: Peer) => Promise<{report: RTCStatsReport, tracks: Set<string> | undefined}> | null} stats of the path on which they are received, and
+   *   their tracks in it
    * @param {(quality: Quality & {peerId: string}) => void} onQuality
    */
-  constructor(platform, peers, onQuality) {
+  constructor(platform, peers, stats, onQuality) {
     this.#platform = platform;
     this.#peers = peers;
+    this.#stats = stats;
     this.#onQuality = onQuality;
   }
 
@@ -91,12 +95,12 @@ export class StatsPoller {
 
   /** @param {Peer} peer */
   async #measure(peer) {
-    const report = await peer.stats();
-    if (report === null || this.#timer === undefined) return;
+    const answer = await this.#stats(peer);
+    if (answer === null || this.#timer === undefined) return;
     let meter = this.#meters.get(peer);
     if (meter === undefined) this.#meters.set(peer, (meter = new QualityMeter()));
     const sends = peer.microphone === 'on' || peer.camera === 'on';
-    this.#onQuality({ peerId: peer.id, ...meter.sample(readReport(report), sends, this.#platform.now()) });
+    this.#onQuality({ peerId: peer.id, ...meter.sample(readReport(answer.report, answer.tracks), sends, this.#platform.now()) });
   }
 }
 
@@ -155,15 +159,17 @@ export class QualityMeter {
  * Sum up what the verdict needs. Firefox has no `transport` statistics: there the selected pair says so itself.
  *
  * @param {RTCStatsReport} report
+ * @param {ReadonlySet<string>} [tracks] only these count as received; all by default
  * @returns {Counters}
  */
-export function readReport(report) {
+export function readReport(report, tracks) {
   /** @type {Counters} */
   const counters = { packetsReceived: 0, packetsLost: 0, bytesReceived: 0, framesDecoded: 0, audioLevel: 0, sentLoss: 0, rttMs: null, route: null };
   /** @type {string | undefined} */
   let pairId;
   report.forEach((entry) => {
     if (entry.type === 'inbound-rtp') {
+      if (tracks !== undefined && !tracks.has(entry.trackIdentifier)) return;
       counters.packetsReceived += entry.packetsReceived ?? 0;
       counters.packetsLost += entry.packetsLost ?? 0;
       counters.bytesReceived += entry.bytesReceived ?? 0;

@@ -1,0 +1,81 @@
+/**
+ * How each direct connection fares, as the server is told: every 2 s, and at once when it dies or comes back. Sans-IO.
+ *
+ * The figures are those of the last 2 s, not averages: the server has its own patience (server/signalling/topology.py).
+ */
+
+import { readReport } from './stats.js';
+
+/** @import { PathReport } from './messages.js' */
+/** @import { Counters } from './stats.js' */
+
+const PERIOD_MS = 2000;
+
+/** @typedef {{counters: Counters, before: Counters}} Facts `before`: at the last report */
+
+export class PathReports {
+  /** @type {WeakMap<RTCPeerConnection, Facts>} */
+  #facts = new WeakMap();
+  /** What was said of each peer. @type {Map<string, {alive: boolean, at: number}>} */
+  #said = new Map();
+
+  /** @param {RTCPeerConnection} connection @param {RTCStatsReport} report */
+  sample(connection, report) {
+    const counters = readReport(report);
+    const facts = this.#facts.get(connection);
+    if (facts === undefined) this.#facts.set(connection, { counters, before: counters });
+    else facts.counters = counters;
+  }
+
+  /** Whether the other end has answered a check. @param {RTCPeerConnection | null} connection */
+  answers(connection) {
+    return this.#rttMs(connection) !== null;
+  }
+
+  /**
+   * The report that is due, if one is.
+   *
+   * @param {string} to
+   * @param {RTCPeerConnection | null} connection
+   * @param {RTCPeerConnection | null} relay
+   * @param {boolean} alive
+   * @param {number} now
+   * @returns {PathReport | null}
+   */
+  due(to, connection, relay, alive, now) {
+    const said = this.#said.get(to);
+    if (said !== undefined && said.alive === alive && now - said.at < PERIOD_MS) return null;
+    this.#said.set(to, { alive, at: now });
+    const facts = connection ? this.#facts.get(connection) : undefined;
+    const rttMs = this.#rttMs(connection);
+    const relayRttMs = this.#rttMs(relay);
+    const route = facts?.counters.route;
+    /** @type {PathReport} */
+    const report = { type: 'pathReport', to, alive };
+    if (facts) report.loss = lossSince(facts);
+    if (rttMs !== null) report.rttMs = rttMs;
+    if (route?.local === 'relay' || route?.remote === 'relay') report.turn = true;
+    if (relayRttMs !== null) report.relayRttMs = relayRttMs;
+    return report;
+  }
+
+  /** The server did not hear it: say it again at the next look. @param {string} to */
+  unsaid(to) {
+    this.#said.delete(to);
+  }
+
+  /** @param {RTCPeerConnection | null} connection */
+  #rttMs(connection) {
+    const rttMs = (connection && this.#facts.get(connection)?.counters.rttMs) ?? null;
+    return rttMs === null ? null : Math.min(60_000, Math.round(rttMs * 10) / 10);
+  }
+}
+
+/** The worse of both directions, 0 to 1; the next report counts from here. @param {Facts} facts */
+function lossSince(facts) {
+  const { counters, before } = facts;
+  facts.before = counters;
+  const lost = Math.max(0, counters.packetsLost - before.packetsLost);
+  const received = Math.max(0, counters.packetsReceived - before.packetsReceived);
+  return Math.min(1, Math.max(lost / (lost + received || 1), counters.sentLoss));
+}
