@@ -1,4 +1,4 @@
-"""What a person at a page really sees and hears of the others, over time: where it stood still, where it was silent. [IO]
+"""What a person at a page really sees and hears of the others: where it stood still, where it was silent. [IO]
 
     page = await browser.new_page(bypass_csp=True)     # the recorder is no script of ours
     presented = await Presented.begin(page)
