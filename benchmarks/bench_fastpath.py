@@ -160,7 +160,7 @@ def _through(*, gso: bool) -> _Measure:
         server: socket.socket, publishers: list[tuple[int, Address]], subscribers: list[list[Address]], count: int
     ) -> float:
         relay = _relay(publishers, subscribers)
-        loop = SocketLoop(relay, [server.fileno()], gso)
+        loop = SocketLoop(relay, [server.fileno()], gso=gso)
         loop.start()
         deadline = time.monotonic() + 60
         while relay.transports_view["sent_packets"].sum() < count:

@@ -34,7 +34,7 @@ def udp(ip: str) -> socket.socket:
 def running(gso: bool = True, ips: tuple[str, ...] = ("127.0.0.1", "::1")) -> Iterator[tuple[Relay, SocketLoop, list]]:
     sockets = [udp(ip) for ip in ips]
     relay = Relay(transports=16, sources=16, forwards=64)
-    loop = SocketLoop(relay, [each.fileno() for each in sockets], gso)
+    loop = SocketLoop(relay, [each.fileno() for each in sockets], gso=gso)
     loop.start()
     try:
         yield relay, loop, [each.getsockname()[:2] for each in sockets]

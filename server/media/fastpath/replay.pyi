@@ -11,9 +11,9 @@ class Replay:
     drop the ciphertext of the time before.
 
     Args:
-        packets: Where from, and the RTP packet in the clear, in order; at most 4096 packets of up to 1400 bytes.
+        packets: Where from (UDP), and the RTP packet in the clear, in order; at most 4096 packets of up to 1400 bytes.
         profile: Of SRTP, as in `Relay.set_keys`.
-        key: What the senders encrypt with; the same for all.
+        key: What the senders encrypt with; the same for all, so that each SSRC may have one sender.
 
     Raises:
         InvalidStateError: A packet is no RTP, is too long, or there are too many or none.

@@ -40,11 +40,11 @@ class LoopCount(IntEnum):
     CLOSED_STALLED = 12
     """Its queue stayed full for 5 s."""
     CLOSED_EVICTED = 13
-    """The oldest stranger gave way to a newcomer, the table being full."""
+    """The oldest stranger, or the oldest from one address, gave way to a newcomer: there were too many."""
     CLOSED_AT_STOP = 14
     """The loop stopped."""
     REFUSED_ADDRESS = 15
-    """Closed at once: too many connections from one address (one /64 in IPv6)."""
+    """Closed at once: too many connections from one address (one /64 in IPv6), and no stranger among them."""
     REFUSED_FULL = 16
     """Closed at once: the table is full, and nobody in it is a stranger."""
     ACCEPT_FAILED = 17
@@ -54,22 +54,22 @@ class LoopCount(IntEnum):
 class SocketLoop:
     """Carries datagrams between sockets and a `Relay` on a thread of its own, without the GIL. [IO]
 
-    UDP, and TCP from peers whose network blocks UDP: ICE-TCP, the passive side (RFC 6544), one frame with a length of two
-    bytes before it for each datagram (RFC 4571). To the relay a connection is an address of kind "tcp".
+    UDP, and TCP from peers whose network blocks UDP: ICE-TCP, the passive side (RFC 6544), with the length of each
+    datagram in two bytes before it (RFC 4571). To the relay a connection is an address of kind "tcp".
 
-    A TCP peer's datagrams wait in a queue of 64 KiB: 48 KiB for video, 16 KiB for all else, which goes first. Video that
-    does not fit is dropped to the end of its frame, and taken again at a frame's beginning once half is free. Whoever
-    stays full for 5 s is disconnected. The relay tells the slow path of every connection that ends while its address
-    is allowed: `EventKind.DISCONNECTED`.
+    A TCP peer's datagrams wait in a queue of 64 KiB: 48 KiB for video, 16 KiB for all else, which goes first. Video
+    that does not fit is dropped to the end of its frame, and taken again at a frame's beginning once half is free.
+    Whoever stays full for 5 s is disconnected. The relay tells the slow path of every connection that ends while its
+    address is allowed: `EventKind.DISCONNECTED`.
 
-    Memory: 3 MiB, and 66 KiB for each TCP peer that did not read fast enough. A stranger, that is a connection whose
-    address no transport has a successful check from, costs 2 KiB, and is closed after 10 s, or after 16 KiB, or when its
-    first frame is no STUN message.
+    Memory: 5 MiB, and 64 KiB for each TCP peer, of which it takes as much as waits. A stranger, that is a connection
+    whose address no transport has a successful check from, costs 2 KiB and what waits for it, and is closed after
+    10 s, or after 16 KiB, or when its first frame is no STUN message.
 
-    The caller sizes the kernel's buffers, which this does not touch: a worker's UDP socket wants SO_RCVBUF and SO_SNDBUF
-    of 4 MiB or more (10 ms of 2 Gbit/s, and what arrives while the thread waits for its core). SO_RCVBUFFORCE
-    and SO_SNDBUFFORCE pass the system's limit (net.core.rmem_max) where the process has CAP_NET_ADMIN. What overflows
-    is lost without a count here: the kernel counts it (`RcvbufErrors` in /proc/net/snmp).
+    The caller sizes the kernel's buffers, which this does not touch: a worker's UDP socket wants SO_RCVBUF and
+    SO_SNDBUF of 4 MiB or more (10 ms of 2 Gbit/s, and what arrives while the thread waits for its core).
+    SO_RCVBUFFORCE and SO_SNDBUFFORCE pass the system's limit (net.core.rmem_max) where the process has CAP_NET_ADMIN.
+    What overflows is lost without a count here: the kernel counts it (`RcvbufErrors` in /proc/net/snmp).
 
     Args:
         relay: Whose datagrams. One loop per relay.
@@ -78,7 +78,10 @@ class SocketLoop:
         listeners: File descriptors of listening TCP sockets, likewise; made non-blocking.
         gso: Hand the kernel several packets for one receiver at once, where it can (UDP_SEGMENT).
         connections: TCP connections at most.
-        connections_of_one: From one IPv4 address, or one /64 of IPv6: a clinic behind one address has many participants.
+        connections_of_one: From one IPv4 address, or one /64 of IPv6; a clinic behind one address has many
+            participants.
+        stranger_s: Seconds until a connection without an allowed address is closed; looked at four times a second.
+        stalled_s: Seconds until one that stays full is.
         replay: A test switch: packets that are relayed again and again as if they arrived, as fast as the core can.
 
     Raises:
@@ -97,6 +100,8 @@ class SocketLoop:
         *,
         connections: int = 1024,
         connections_of_one: int = 256,
+        stranger_s: float = 10.0,
+        stalled_s: float = 5.0,
         replay: Replay | None = None,
     ) -> None: ...
     def start(self) -> None: ...

@@ -1,91 +1,73 @@
-"""The socket loop: recvmmsg, the relay, sendmmsg, on a thread of its own and without the GIL. [IO]
+"""The socket loop: what sockets receive, the relay, what it sends; on a thread of its own and without the GIL. [IO]
 
-    poll ─> recvmmsg (64 datagrams) ─> mutex: relay ─> by receiver: runs of equal size (UDP GSO) ─> sendmmsg
+    epoll ─┬─ UDP: recvmmsg (64 datagrams) ─┬─> mutex: relay ─┬─ UDP: by receiver, runs of equal size (GSO) ─> sendmmsg
+           └─ TCP: streams.pyx, frames ─────┘                 └─ TCP: streams.pyx, queues
 
-Driven by: the media worker, which reads `events_fd` in its event loop. What the slow path sends wakes the poll.
-Spec: udp(7), UDP_SEGMENT; recvmmsg(2), sendmmsg(2).
+Driven by: the media worker, which reads `events_fd` in its event loop. What the slow path sends wakes the epoll.
+Spec: udp(7), UDP_SEGMENT; recvmmsg(2), sendmmsg(2), epoll(7).
 """
 
 import os
 import socket
 import threading
 import time
+from enum import IntEnum
 
-from libc.errno cimport EAGAIN, EINTR, errno
+import numpy as np
+from libc.errno cimport EAGAIN, EINTR, EIO, ENOBUFS, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
+from server.media.fastpath cimport streams as reasons
 from server.media.fastpath.relay cimport DROP_SEND_FAILED, STRIDE, Batch, Outgoing, Relay, batch_close, batch_open
-from server.media.fastpath.slots cimport UDP, Endpoint
+from server.media.fastpath.replay cimport Replay
+from server.media.fastpath.slots cimport TCP, UDP, Endpoint
+from server.media.fastpath.sockets cimport (
+    CLOCK_MONOTONIC,
+    CMSG_DATA,
+    CMSG_LEN,
+    CMSG_SPACE,
+    EPOLL_CLOEXEC,
+    EPOLL_CTL_ADD,
+    EPOLLIN,
+    EPOLLOUT,
+    MSG_DONTWAIT,
+    POLLOUT,
+    SOL_UDP,
+    UDP_SEGMENT,
+    SocketAddress,
+    close,
+    cmsghdr,
+    epoll_create1,
+    epoll_event,
+    epoll_wait,
+    iovec,
+    mmsghdr,
+    monotonic,
+    msghdr,
+    poll,
+    pollfd,
+    read,
+    read_address,
+    recvmmsg,
+    sendmmsg,
+    watch,
+    write,
+    write_address,
+)
+from server.media.fastpath.streams cimport (
+    CONNECTION_TOKENS,
+    COUNTS,
+    NO_SOCKET,
+    SOCKET_FULL,
+    UNREACHABLE,
+    Connection,
+    Streams,
+)
 
 from server.errors import InvalidStateError
-
-cdef extern from * nogil:
-    """
-    #ifndef _GNU_SOURCE
-    #define _GNU_SOURCE
-    #endif
-    #include <arpa/inet.h>
-    #include <netinet/in.h>
-    #include <netinet/udp.h>
-    #include <poll.h>
-    #include <sys/socket.h>
-    #include <time.h>
-    #include <unistd.h>
-    #ifndef UDP_SEGMENT
-    #define UDP_SEGMENT 103
-    #endif
-    """
-    struct iovec:
-        void* iov_base
-        size_t iov_len
-    struct msghdr:
-        void* msg_name
-        uint32_t msg_namelen
-        iovec* msg_iov
-        size_t msg_iovlen
-        void* msg_control
-        size_t msg_controllen
-    struct mmsghdr:
-        msghdr msg_hdr
-        unsigned int msg_len
-    struct cmsghdr:
-        size_t cmsg_len
-        int cmsg_level
-        int cmsg_type
-    struct in_addr:
-        uint32_t s_addr
-    struct in6_addr:
-        uint8_t s6_addr[16]
-    struct sockaddr_in:
-        uint16_t sin_family
-        uint16_t sin_port
-        in_addr sin_addr
-    struct sockaddr_in6:
-        uint16_t sin6_family
-        uint16_t sin6_port
-        in6_addr sin6_addr
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int AF_INET, AF_INET6, MSG_DONTWAIT, POLLIN, POLLOUT, CLOCK_MONOTONIC, SOL_UDP, UDP_SEGMENT
-    uint16_t htons(uint16_t)
-    uint16_t ntohs(uint16_t)
-    size_t CMSG_LEN(size_t)
-    size_t CMSG_SPACE(size_t)
-    unsigned char* CMSG_DATA(cmsghdr*)
-    int poll(pollfd*, unsigned long, int)
-    int recvmmsg(int, mmsghdr*, unsigned int, int, timespec*)
-    int sendmmsg(int, mmsghdr*, unsigned int, int)
-    int clock_gettime(int, timespec*)
-    Py_ssize_t read(int, void*, size_t)
-    Py_ssize_t write(int, const void*, size_t)
 
 cdef enum:
     RECEIVE = 64                # datagrams at a time: 0.3 ms of work
@@ -94,45 +76,41 @@ cdef enum:
     SEGMENTS = 64               # of one GSO message: UDP_MAX_SEGMENTS of older kernels
     GSO_BYTES = 65000           # below what an IPv4 datagram may have with its headers
     CONTROL = 32                # of one control message, more than CMSG_SPACE(2)
+    READY = 64                  # descriptors served in one round
     FULL_MS = 5                 # how long to wait for a full socket buffer before media is dropped
 
 
-cdef union SocketAddress:
-    sockaddr_in v4
-    sockaddr_in6 v6
-    uint16_t family
+cdef enum:
+    # What epoll names our own descriptors by; a family is added to the last two.
+    WAKE_TOKEN = 0
+    UDP_TOKEN = 0
+    LISTENER_TOKEN = 4
 
 
-cdef double _now() noexcept nogil:
-    cdef timespec at
-    clock_gettime(CLOCK_MONOTONIC, &at)
-    return at.tv_sec + at.tv_nsec * 1e-9
+cdef double TICK_S = 0.25
 
 
-cdef void _read_address(const SocketAddress* address, Endpoint* endpoint) noexcept nogil:
-    memset(endpoint, 0, sizeof(Endpoint))
-    endpoint.protocol = UDP
-    if address.family == AF_INET:
-        endpoint.family = 4
-        memcpy(endpoint.ip, &address.v4.sin_addr, 4)
-        endpoint.port = ntohs(address.v4.sin_port)
-    else:
-        endpoint.family = 6
-        memcpy(endpoint.ip, &address.v6.sin6_addr, 16)
-        endpoint.port = ntohs(address.v6.sin6_port)
+class LoopCount(IntEnum):
+    """What the loop counts: an index into `SocketLoop.counts`."""
 
-
-cdef uint32_t _write_address(const Endpoint* endpoint, SocketAddress* address) noexcept nogil:
-    memset(address, 0, sizeof(SocketAddress))
-    if endpoint.family == 4:
-        address.v4.sin_family = AF_INET
-        address.v4.sin_port = htons(endpoint.port)
-        memcpy(&address.v4.sin_addr, endpoint.ip, 4)
-        return sizeof(sockaddr_in)
-    address.v6.sin6_family = AF_INET6
-    address.v6.sin6_port = htons(endpoint.port)
-    memcpy(&address.v6.sin6_addr, endpoint.ip, 16)
-    return sizeof(sockaddr_in6)
+    NO_SOCKET = reasons.NO_SOCKET
+    SOCKET_FULL = reasons.SOCKET_FULL
+    UNREACHABLE = reasons.UNREACHABLE
+    NOT_CONNECTED = reasons.NOT_CONNECTED
+    VIDEO_DROPPED = reasons.VIDEO_DROPPED
+    STREAM_FULL = reasons.STREAM_FULL
+    ACCEPTED = reasons.ACCEPTED
+    CLOSED_BY_PEER = reasons.CLOSED_BY_PEER
+    CLOSED_BROKEN = reasons.CLOSED_BROKEN
+    CLOSED_NOT_STUN = reasons.CLOSED_NOT_STUN
+    CLOSED_NO_ADDRESS = reasons.CLOSED_NO_ADDRESS
+    CLOSED_TOO_MUCH = reasons.CLOSED_TOO_MUCH
+    CLOSED_STALLED = reasons.CLOSED_STALLED
+    CLOSED_EVICTED = reasons.CLOSED_EVICTED
+    CLOSED_AT_STOP = reasons.CLOSED_AT_STOP
+    REFUSED_ADDRESS = reasons.REFUSED_ADDRESS
+    REFUSED_FULL = reasons.REFUSED_FULL
+    ACCEPT_FAILED = reasons.ACCEPT_FAILED
 
 
 cdef void _flush(void* context, Batch* batch) noexcept nogil:
@@ -149,13 +127,21 @@ cdef class SocketLoop:
         readonly int events_fd
         bint gso
         bint stopping           # read by the thread each time round
+        int epoll
+        Streams streams
+        Replay replay
+        readonly object counts
+        uint64_t* count_of
         uint64_t failed         # datagrams, not yet in the relay's count
+        uint32_t waiting        # events, before the batch
         readonly uint64_t batches, messages
         Batch out
         uint8_t* received
         mmsghdr* incoming
         iovec* incoming_at
-        SocketAddress* origins
+        SocketAddress* senders
+        Endpoint* origins
+        uint32_t* sizes
         mmsghdr* outgoing
         iovec* outgoing_at
         SocketAddress* receivers
@@ -166,21 +152,39 @@ cdef class SocketLoop:
         object _thread
         double _cpu_seconds
 
-    def __cinit__(self, Relay relay not None, sockets, gso=True):
+    def __cinit__(
+        self, Relay relay not None, sockets, listeners=(), gso=True, *, connections=1024, connections_of_one=256,
+        stranger_s=10.0, stalled_s=5.0, Replay replay=None,
+    ):
         cdef Py_ssize_t i
         self.relay = relay
         self.gso = gso
-        self.wake_fd = self.events_fd = -1
+        self.replay = replay
+        self.wake_fd = self.events_fd = self.epoll = -1
         self.by_family[4] = self.by_family[6] = -1
         for descriptor in sockets:
-            family = _family(descriptor)
+            family = _family(descriptor, socket.SOCK_DGRAM)
             if self.by_family[family] >= 0:
-                raise InvalidStateError(f"two sockets of IPv{family}")
+                raise InvalidStateError(f"two UDP sockets of IPv{family}")
             self.by_family[family] = descriptor
+        table = np.zeros(COUNTS, np.uint64)
+        address = table.__array_interface__["data"][0]
+        self.count_of = <uint64_t*><size_t>address
+        self.counts = table.view()  # which holds the table itself
+        self.counts.flags.writeable = False
+        self.streams = Streams(relay, address, connections, connections_of_one, stranger_s, stalled_s)
+        for descriptor in listeners:
+            family = _family(descriptor, socket.SOCK_STREAM)
+            if self.streams.listeners[family] >= 0:
+                raise InvalidStateError(f"two listeners of IPv{family}")
+            os.set_blocking(descriptor, False)
+            self.streams.listeners[family] = descriptor
         self.received = <uint8_t*>malloc(RECEIVE * STRIDE)
         self.incoming = <mmsghdr*>calloc(RECEIVE, sizeof(mmsghdr))
         self.incoming_at = <iovec*>calloc(RECEIVE, sizeof(iovec))
-        self.origins = <SocketAddress*>calloc(RECEIVE, sizeof(SocketAddress))
+        self.senders = <SocketAddress*>calloc(RECEIVE, sizeof(SocketAddress))
+        self.origins = <Endpoint*>calloc(RECEIVE, sizeof(Endpoint))
+        self.sizes = <uint32_t*>calloc(RECEIVE, sizeof(uint32_t))
         self.outgoing = <mmsghdr*>calloc(OUTBOX, sizeof(mmsghdr))
         self.outgoing_at = <iovec*>calloc(OUTBOX, sizeof(iovec))
         self.receivers = <SocketAddress*>calloc(OUTBOX, sizeof(SocketAddress))
@@ -189,7 +193,8 @@ cdef class SocketLoop:
         self.chains = <int32_t*>calloc(OUTBOX, sizeof(int32_t))
         self.last = <int32_t*>malloc(relay.transports_room * sizeof(int32_t))
         if (
-            self.received == NULL or self.incoming == NULL or self.incoming_at == NULL or self.origins == NULL
+            self.received == NULL or self.incoming == NULL or self.incoming_at == NULL or self.senders == NULL
+            or self.origins == NULL or self.sizes == NULL
             or self.outgoing == NULL or self.outgoing_at == NULL or self.receivers == NULL or self.controls == NULL
             or self.after == NULL or self.chains == NULL or self.last == NULL
             or not batch_open(&self.out, SEND, _flush, <void*>self)
@@ -201,13 +206,15 @@ cdef class SocketLoop:
         self.events_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def __dealloc__(self):
-        for descriptor in (self.wake_fd, self.events_fd):
+        for descriptor in (self.wake_fd, self.events_fd, self.epoll):
             if descriptor >= 0:
                 os.close(descriptor)
         free(self.received)
         free(self.incoming)
         free(self.incoming_at)
+        free(self.senders)
         free(self.origins)
+        free(self.sizes)
         free(self.outgoing)
         free(self.outgoing_at)
         free(self.receivers)
@@ -218,8 +225,21 @@ cdef class SocketLoop:
         batch_close(&self.out)
 
     def start(self):
+        cdef int family
+        cdef bint watched
         if self.running:
             raise InvalidStateError("the socket loop runs already")
+        if self.epoll >= 0:
+            os.close(self.epoll)
+        self.epoll = epoll_create1(EPOLL_CLOEXEC)
+        watched = watch(self.epoll, EPOLL_CTL_ADD, self.wake_fd, EPOLLIN, WAKE_TOKEN) and self.streams.begin(self.epoll)
+        for family in range(4, 7, 2):
+            if self.by_family[family] >= 0:
+                watched = watched and watch(
+                    self.epoll, EPOLL_CTL_ADD, self.by_family[family], EPOLLIN, UDP_TOKEN + family
+                )
+        if not watched:
+            raise OSError(errno, os.strerror(errno))
         self.stopping = False
         with nogil:
             self.relay.lock()
@@ -255,25 +275,57 @@ cdef class SocketLoop:
             self.loop()
         self._cpu_seconds = time.thread_time()
 
+    @property
+    def connections(self):
+        return self.streams.open_count
+
     cdef void loop(self) noexcept nogil:
         """Until `stop`."""
-        cdef pollfd ready[3]
-        cdef uint64_t count
-        cdef int i
-        ready[0].fd = self.wake_fd
-        ready[1].fd = self.by_family[4]  # negative: passed over
-        ready[2].fd = self.by_family[6]
-        for i in range(3):
-            ready[i].events = POLLIN
-            ready[i].revents = 0
+        cdef epoll_event ready[READY]
+        cdef uint64_t token, wakes
+        cdef double now, ticked = 0
+        cdef int count, i, timeout
         while not self.stopping:
-            if poll(ready, 3, 1000) <= 0:
-                continue
-            if ready[0].revents and read(self.wake_fd, &count, sizeof(count)) > 0:
-                self.relay_received(0)
-            for i in range(1, 3):
-                if ready[i].revents:
-                    self.receive_from(ready[i].fd)
+            timeout = 0 if self.replay is not None else <int>(TICK_S * 1000) if self.streams.open_count else 1000
+            count = epoll_wait(self.epoll, ready, READY, timeout)
+            now = monotonic()
+            for i in range(count):
+                token = ready[i].data.u64
+                if token >= CONNECTION_TOKENS:
+                    self.serve(token, ready[i].events)
+                elif token >= LISTENER_TOKEN + 4:
+                    self.streams.accept_from(<uint8_t>(token - LISTENER_TOKEN), now)
+                elif token >= UDP_TOKEN + 4:
+                    self.receive_from(self.by_family[token - UDP_TOKEN])
+                elif read(self.wake_fd, &wakes, sizeof(wakes)) > 0:
+                    self.relay_received(0)
+            if self.replay is not None:
+                self.relay_received(self.replay.fill(RECEIVE, STRIDE, self.received, self.sizes, self.origins))
+            if self.streams.ending_count or now - ticked >= TICK_S:
+                self.begin()
+                if now - ticked >= TICK_S:
+                    ticked = now
+                    self.streams.tick(now)
+                self.streams.sweep()
+                self.finish()
+        self.begin()
+        self.streams.end()
+        self.finish()
+
+    cdef void serve(self, uint64_t token, uint32_t events) noexcept nogil:
+        """A connection can be read or written, or has failed, which reading tells."""
+        cdef Connection* connection = self.streams.find(token)
+        cdef Py_ssize_t size
+        if connection != NULL and events & EPOLLOUT:
+            self.streams.writable(connection)
+        if connection == NULL or connection.ending or not events & ~<uint32_t>EPOLLOUT:
+            return
+        size = self.streams.receive(connection)
+        if size > 0:
+            self.batches += 1
+            self.begin()
+            self.streams.relay_input(connection, size, &self.out)
+            self.finish()
 
     cdef void receive_from(self, int descriptor) noexcept nogil:
         """Read one batch, relay it."""
@@ -283,30 +335,37 @@ cdef class SocketLoop:
             self.incoming_at[i].iov_len = STRIDE
             self.incoming[i].msg_hdr.msg_iov = &self.incoming_at[i]
             self.incoming[i].msg_hdr.msg_iovlen = 1
-            self.incoming[i].msg_hdr.msg_name = &self.origins[i]
+            self.incoming[i].msg_hdr.msg_name = &self.senders[i]
             self.incoming[i].msg_hdr.msg_namelen = sizeof(SocketAddress)
         count = recvmmsg(descriptor, self.incoming, RECEIVE, MSG_DONTWAIT, NULL)
         if count > 0:
             self.batches += 1
+            for i in range(count):
+                self.sizes[i] = self.incoming[i].msg_len
+                read_address(&self.senders[i], UDP, &self.origins[i])
             self.relay_received(count)
 
     cdef void relay_received(self, int count) noexcept nogil:
         """Let the relay have what was received, and send what comes of it and of the slow path."""
-        cdef Endpoint origin
-        cdef uint64_t one = 1
-        cdef uint32_t waiting
-        cdef bint more
         cdef int i
+        self.begin()
+        for i in range(count):
+            self.relay.receive(self.received + i * STRIDE, self.sizes[i], &self.origins[i], &self.out)
+        self.finish()
+
+    cdef void begin(self) noexcept nogil:
+        """Take the relay, and send what the slow path has for us."""
         self.relay.lock()
         while self.failed:
             self.relay._drop(DROP_SEND_FAILED)
             self.failed -= 1
-        waiting = self.relay.events_count
-        self.relay.begin_batch(_now(), &self.out)
-        for i in range(count):
-            _read_address(&self.origins[i], &origin)
-            self.relay.receive(self.received + i * STRIDE, self.incoming[i].msg_len, &origin, &self.out)
-        more = self.relay.events_count > waiting
+        self.waiting = self.relay.events_count
+        self.relay.begin_batch(monotonic(), &self.out)
+
+    cdef void finish(self) noexcept nogil:
+        """Let go of it, and send what it has made."""
+        cdef uint64_t one = 1
+        cdef bint more = self.relay.events_count > self.waiting
         self.relay.unlock()
         self.send_batch(&self.out)
         if more:
@@ -331,6 +390,7 @@ cdef class SocketLoop:
                 self.last[batch.items[i].transport] = -1
         self.send_chains(batch, chains, 4)
         self.send_chains(batch, chains, 6)
+        self.streams.flush()
         batch.count = 0
 
     cdef void send_chains(self, Batch* batch, uint32_t chains, uint8_t family) noexcept nogil:
@@ -346,13 +406,17 @@ cdef class SocketLoop:
                 if item.to.family != family:
                     i = self.after[i]
                     continue
-                if item.to.protocol != UDP or self.by_family[family] < 0:
-                    self.failed += 1
+                if item.to.protocol == TCP:
+                    self.failed += not self.streams.send(item, batch.arena + <size_t>i * STRIDE)
+                    i = self.after[i]
+                    continue
+                if self.by_family[family] < 0:
+                    self.lose(NO_SOCKET, 1)
                     i = self.after[i]
                     continue
                 first = i
                 message = &self.outgoing[count].msg_hdr
-                message.msg_namelen = _write_address(&item.to, &self.receivers[count])
+                message.msg_namelen = write_address(&item.to, &self.receivers[count])
                 message.msg_name = &self.receivers[count]
                 message.msg_iov = &self.outgoing_at[pieces]
                 message.msg_iovlen = 0
@@ -413,15 +477,19 @@ cdef class SocketLoop:
                 writable.revents = 0
                 if poll(&writable, 1, FULL_MS) == 0:
                     while done < count:
-                        self.failed += self.outgoing[done].msg_hdr.msg_iovlen
+                        self.lose(SOCKET_FULL, self.outgoing[done].msg_hdr.msg_iovlen)
                         done += 1
             else:
-                if self.outgoing[done].msg_hdr.msg_iovlen > 1:
-                    # No GSO on this path (a driver without checksums, an old kernel): one by one, now and from now on.
-                    self.gso = False
+                if errno == ENOBUFS:
+                    # An interface's queue, not ours: poll would not wait for it.
+                    self.lose(SOCKET_FULL, self.outgoing[done].msg_hdr.msg_iovlen)
+                elif self.outgoing[done].msg_hdr.msg_iovlen > 1:
+                    # A driver without checksums (EIO) has no GSO for anybody. Whatever else it is (a path whose MTU the
+                    # segments exceed, say) is this receiver's affair.
+                    self.gso = self.gso and errno != EIO
                     self.send_one_by_one(descriptor, &self.outgoing[done].msg_hdr)
                 else:
-                    self.failed += 1
+                    self.lose(UNREACHABLE, 1)
                 done += 1
 
     cdef void send_one_by_one(self, int descriptor, const msghdr* run) noexcept nogil:
@@ -437,15 +505,20 @@ cdef class SocketLoop:
             if sendmmsg(descriptor, &single, 1, MSG_DONTWAIT) == 1:
                 self.messages += 1
             else:
-                self.failed += 1
+                self.lose(SOCKET_FULL if errno == EAGAIN or errno == ENOBUFS else UNREACHABLE, 1)
+
+    cdef void lose(self, int reason, size_t datagrams) noexcept nogil:
+        """Count datagrams that did not leave; the relay learns of them with the next batch."""
+        self.count_of[reason] += datagrams
+        self.failed += datagrams
 
 
-def _family(descriptor):
+def _family(descriptor, kind):
     """4 or 6: what a socket is of. OSError: it is no socket."""
     duplicate = socket.socket(fileno=os.dup(descriptor))
     try:
-        if duplicate.type != socket.SOCK_DGRAM or duplicate.family not in (socket.AF_INET, socket.AF_INET6):
-            raise InvalidStateError("the socket loop takes UDP sockets of IPv4 and IPv6")
+        if duplicate.type != kind or duplicate.family not in (socket.AF_INET, socket.AF_INET6):
+            raise InvalidStateError("the socket loop takes UDP sockets and TCP listeners, of IPv4 and IPv6")
         return 4 if duplicate.family == socket.AF_INET else 6
     finally:
         duplicate.close()
