@@ -28,7 +28,9 @@ from server.signalling.messages import (
 )
 from server.signalling.typescript import declarations
 
-PROBLEMS = {"not_permitted", "unknown_participant", "unknown_room", "bad_sdp", "bad_order", "room_full"}
+PROBLEMS = {
+    "not_permitted", "unknown_participant", "unknown_room", "bad_sdp", "bad_order", "room_full", "relay_untrusted",
+}  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
 
 
