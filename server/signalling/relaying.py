@@ -196,6 +196,7 @@ class RelayedRoom:
             connection = None
         if connection is None:
             connection = person.browser = self._open(participant, message.connection, offer, now)
+            person.question = ()
         elif connection.offer.ice != offer.ice:
             connection.local = self._sfu.restart_ice(connection.transport, offer.ice, now)
         connection.offer = offer

@@ -1,0 +1,441 @@
+"""One room's use of the media server: who connects, what they carry, in which codec, and who has to offer again."""
+
+from itertools import count
+
+import pytest
+
+from server.errors import ProtocolError, RefusalError
+from server.media import events
+from server.media.parameters import (
+    DtlsParameters,
+    Endpoint,
+    Fingerprint,
+    IceParameters,
+    LocalParameters,
+    SendParameters,
+)
+from server.signalling.messages import RelayOffer, SessionDescription, Wish, Wishes
+from server.signalling.relaying import (
+    MAX_DEVICES,
+    Connected,
+    EncodingsWanted,
+    Failed,
+    Interrupted,
+    NeedsOffer,
+    RelayedRoom,
+    SpeakersChanged,
+    room_of,
+)
+from tests import offers
+from tests.offers import camera_and, offer, section
+
+
+class FakeSfu:
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.transports = {}
+        self.published = {}
+        self.subscribed = {}
+        self.preferred = {}
+        self.restarts = count(1)
+        self.ssrcs = count(1000)
+
+    def local(self, ufrag="ours"):
+        dtls = DtlsParameters((Fingerprint("sha-256", offers.FINGERPRINT),), "server")
+        return LocalParameters(IceParameters(ufrag, "p" * 24), dtls, (Endpoint("192.0.2.1", 10_000),))
+
+    def open_transport(self, id, room, participant, ice, dtls, extensions, now):
+        assert id not in self.transports
+        assert len(f"{id}:{'m' * 16}") <= 64
+        self.transports[id] = participant
+        return self.local()
+
+    def restart_ice(self, id, ice, now):
+        assert id in self.transports
+        return self.local(f"again{next(self.restarts)}")
+
+    def close_transport(self, id, now):
+        self.transports.pop(id, None)
+        for table in (self.published, self.subscribed, self.preferred):
+            for key in [key for key in table if key[0] == id]:
+                del table[key]
+
+    def publish(self, transport, track, now):
+        assert transport in self.transports
+        assert track.codecs
+        self.published[transport, track.mid] = track
+        return f"{transport}:{track.mid}"
+
+    def unpublish(self, transport, mid, now):
+        self.published.pop((transport, mid), None)
+
+    def subscribe(self, transport, track, source, now):
+        assert transport in self.transports
+        self.subscribed[transport, track.mid] = (source, track.codecs[0].name)
+        return SendParameters(track.mid, next(self.ssrcs), next(self.ssrcs), track.codecs, "cname", "")
+
+    def unsubscribe(self, transport, mid, now):
+        self.subscribed.pop((transport, mid), None)
+
+    def prefer(self, transport, mid, rid, max_temporal=7, now=0.0):
+        self.preferred[transport, mid] = rid
+
+
+@pytest.fixture
+def sfu():
+    return FakeSfu()
+
+
+@pytest.fixture
+def room(sfu):
+    room = RelayedRoom("room", sfu)
+    for person in ("ada", "ben"):
+        room.enter(person, 0.0)
+    return room
+
+
+def told(room):
+    found = []
+    while (event := room.next_event()) is not None:
+        found.append(event)
+    return found
+
+
+def connect(room, person, text=None, *, name="", role="patient", efficient=()):
+    description = SessionDescription(type="offer", sdp=text or camera_and(1))
+    message = RelayOffer(connection=name or f"{person}-1", description=description, efficient=list(efficient))
+    return room.offer(person, role, message, 1.0)
+
+
+def carries(answer):
+    return {section.mid: (section.participant, section.kind) for section in answer.sections}
+
+
+class TestTwo:
+    def test_the_first_publishes_and_the_second_makes_them_offer_again(self, room, sfu):
+        first = connect(room, "ada")
+        assert first.sections == [] and told(room) == []
+        second = connect(room, "ben")
+        assert carries(second) == {"2": ("ada", "audio"), "3": ("ada", "video")}
+        assert told(room) == [NeedsOffer("ada", 1, 1)]
+        again = connect(room, "ada")
+        assert carries(again) == {"2": ("ben", "audio"), "3": ("ben", "video")}
+        assert told(room) == []
+        assert sfu.transports == {"room.1": "ada", "room.2": "ben"}
+        assert sfu.subscribed["room.1", "3"] == ("room.2:1", "VP8")
+        assert [e.rid for e in sfu.published["room.1", "1"].encodings] == ["q", "h", "f"]
+
+    def test_the_answer(self, room):
+        connect(room, "ada")
+        text = connect(room, "ben").description.sdp
+        _, audio, video, hear, see = text.split("\r\nm=")
+        assert "a=recvonly" in audio and "a=recvonly" in video and "a=simulcast:recv q;h;f" in video
+        assert "a=sendonly" in hear and "a=msid:ada room.1.1" in see
+
+    def test_a_section_for_nobody_is_inactive(self, room):
+        text = connect(room, "ada").description.sdp
+        assert text.count("a=inactive") == 2 and " 0 UDP" not in text
+
+    def test_the_version_rises_with_each_answer(self, room):
+        versions = [connect(room, "ada").description.sdp.split("\r\n")[1].split(" ")[2] for _ in range(3)]
+        assert versions == ["1", "2", "3"]
+
+    def test_the_start_bitrate_is_hinted(self, room):
+        room.start_bps = 500_000
+        answer = connect(room, "ada")
+        assert answer.start_bps == 500_000
+        assert "x-google-start-bitrate=500" in answer.description.sdp
+
+    def test_real_browsers(self, room, sfu):
+        connect(room, "ada", offers.browser("chromium"))
+        answer = connect(room, "ben", offers.browser("firefox"))
+        assert carries(answer) == {"2": ("ada", "audio"), "3": ("ada", "video")}
+        assert sfu.subscribed["room.2", "2"][1] == "opus"
+
+    def test_wishes_go_to_the_pictures(self, room, sfu):
+        connect(room, "ada")
+        connect(room, "ben")
+        wishes = [Wish(mid="3", rid="q"), Wish(mid="2", rid="q"), Wish(mid="9", rid="q")]
+        room.wish("ben", Wishes(wishes=wishes), 1.0)
+        assert sfu.preferred == {("room.2", "3"): "q"}
+        room.wish("ben", Wishes(wishes=[Wish(mid="3")]), 1.0)
+        assert sfu.preferred == {("room.2", "3"): None}
+        room.wish("nobody", Wishes(wishes=[Wish(mid="3", rid="q")]), 1.0)
+
+
+class TestInvitations:
+    def test_once_until_they_offer(self, room):
+        room.invite("ada", 0.0)
+        room.invite("ada", 0.0)
+        assert told(room) == [NeedsOffer("ada", 1, 1)]
+        connect(room, "ada")
+        room.invite("ada", 0.0)
+        assert told(room) == []
+
+    def test_a_fresh_one_closes_the_old_one(self, room, sfu):
+        connect(room, "ada")
+        room.invite("ada", 0.0, fresh=True)
+        assert told(room) == [NeedsOffer("ada", 1, 1, fresh=True)] and not sfu.transports
+
+    def test_sections_are_counted_from_people_and_their_devices(self, room):
+        room.enter("eve", 0.0)
+        assert room.sections("ada") == (2, 2)
+        connect(room, "ben")
+        room.publish_device("ben", "patient", offer(section("video", "sendonly")), 1.0)
+        assert room.sections("ada") == (2, 3)
+        assert room.sections("ben") == (2, 2)
+
+    def test_too_few_sections_are_asked_for_again_but_not_forever(self, room):
+        room.enter("eve", 0.0)
+        connect(room, "ada")
+        connect(room, "ben")
+        told(room)
+        connect(room, "eve", camera_and(1))
+        assert NeedsOffer("eve", 2, 2) in told(room)
+        connect(room, "eve", camera_and(1))
+        assert NeedsOffer("eve", 2, 2) not in told(room)
+        assert len(connect(room, "eve", camera_and(2)).sections) == 4
+
+
+class TestPeople:
+    def test_who_leaves_is_closed_at_once_and_their_sections_are_used_again(self, room, sfu):
+        connect(room, "ada")
+        connect(room, "ben")
+        connect(room, "ada")
+        room.leave("ben", 2.0)
+        assert sfu.transports == {"room.1": "ada"}
+        assert ("room.1", "3") not in sfu.subscribed
+        told(room)
+        room.enter("eve", 3.0)
+        connect(room, "eve")
+        assert told(room) == [NeedsOffer("ada", 1, 1)]
+        assert carries(connect(room, "ada")) == {"2": ("eve", "audio"), "3": ("eve", "video")}
+
+    def test_a_new_connection_closes_the_old_one(self, room, sfu):
+        connect(room, "ada")
+        connect(room, "ben")
+        connect(room, "ada", name="ada-2")
+        assert sfu.transports == {"room.2": "ben", "room.3": "ada"}
+        assert ("room.2", "3") not in sfu.subscribed
+        assert NeedsOffer("ben", 1, 1) in told(room)
+
+    def test_another_certificate_is_another_connection(self, room, sfu):
+        connect(room, "ada")
+        connect(room, "ada", camera_and(1, fingerprint=":".join(["AA"] * 32)))
+        assert sfu.transports == {"room.2": "ada"}
+
+    def test_new_credentials_restart_ice(self, room, sfu):
+        assert "a=ice-ufrag:ours" in connect(room, "ada").description.sdp
+        assert "a=ice-ufrag:ours" in connect(room, "ada").description.sdp
+        assert "a=ice-ufrag:again1" in connect(room, "ada", camera_and(1, ufrag="other")).description.sdp
+        assert sfu.transports == {"room.1": "ada"}
+
+    def test_a_camera_that_stops_is_withdrawn(self, room, sfu):
+        connect(room, "ada")
+        connect(room, "ben")
+        connect(room, "ada", camera_and(1).replace("a=sendonly", "a=inactive"))
+        assert [key for key in sfu.published if key[0] == "room.1"] == []
+        assert ("room.2", "3") not in sfu.subscribed
+        assert NeedsOffer("ben", 1, 1) in told(room)
+        assert connect(room, "ben").sections == []
+
+    def test_only_who_is_in_the_conversation(self, room, sfu):
+        with pytest.raises(RefusalError, match="not_permitted"):
+            connect(room, "eve")
+        room.leave("ada", 1.0)
+        with pytest.raises(RefusalError, match="not_permitted"):
+            connect(room, "ada")
+        assert not sfu.transports
+
+    def test_an_observer_only_watches(self, room, sfu):
+        with pytest.raises(RefusalError, match="not_permitted"):
+            connect(room, "ada", role="observer")
+        assert not sfu.transports
+        connect(room, "ben")
+        watching = offer(section("audio", "recvonly"), section("video", "recvonly"))
+        assert len(connect(room, "ada", watching, role="observer").sections) == 2
+
+    def test_ugly_offers_change_nothing(self, room, sfu):
+        connect(room, "ada")
+        for text in ("", "v=0\r\n", camera_and(1).replace("a=setup:actpass", "a=setup:x")):
+            with pytest.raises(ProtocolError):
+                connect(room, "ada", text or "x", name="ada-2")
+        answer = RelayOffer(connection="a", description=SessionDescription(type="answer", sdp=camera_and(1)))
+        with pytest.raises(ProtocolError):
+            room.offer("ada", "patient", answer, 1.0)
+        assert sfu.transports == {"room.1": "ada"}
+
+    def test_the_end(self, room, sfu):
+        connect(room, "ada")
+        connect(room, "ben")
+        room.close(9.0)
+        assert not sfu.transports
+
+
+class TestCodec:
+    def test_hardware_h264_where_all_decode_it(self, room, sfu):
+        connect(room, "ada", efficient=["H264"])
+        assert sfu.published["room.1", "1"].codecs[0].name == "H264"
+
+    def test_a_newcomer_who_cannot_decode_it_changes_it_before_their_tiles_show(self, room, sfu):
+        connect(room, "ada", efficient=["H264"])
+        connect(room, "ben")
+        connect(room, "ada", efficient=["H264"])
+        room.receive_media_event(events.TrackStarted("room.1", "room.1:1"), 2.0)
+        room.enter("eve", 3.0)
+        told(room)
+        text = connect(room, "eve", camera_and(2, "VP8")).description.sdp
+        assert "H264" not in text
+        assert {event.participant for event in told(room)} == {"ada", "ben"}
+        answer = connect(room, "ada", camera_and(2), efficient=["H264"])
+        assert "H264" not in answer.description.sdp
+        assert sfu.subscribed["room.3", "3"][1] == "VP8"
+        assert sfu.published["room.1", "1"].codecs[0].name == "VP8"
+
+    def test_what_works_is_not_changed_while_it_is_seen(self, room, sfu):
+        connect(room, "ada")
+        room.receive_media_event(events.TrackStarted("room.1", "room.1:1"), 2.0)
+        connect(room, "ben", efficient=["H264"])
+        assert sfu.published["room.2", "1"].codecs[0].name == "VP8"
+
+    def test_who_has_nothing_in_common_goes_without_pictures(self, room, sfu):
+        connect(room, "ada", camera_and(1, "VP8"))
+        answer = connect(room, "ben", camera_and(1, "H264"))
+        assert carries(answer) == {"2": ("ada", "audio")}
+        assert ("room.2", "1") not in sfu.published
+        assert sfu.published["room.1", "1"].codecs[0].name == "VP8"
+
+    def test_red_is_unwrapped_towards_who_did_not_offer_it(self, room, sfu):
+        red_first = camera_and(1, red=True).replace("SAVPF 111 63", "SAVPF 63 111")
+        connect(room, "ada", red_first)
+        assert sfu.published["room.1", "0"].codecs[0].name == "red"
+        connect(room, "ben")
+        assert sfu.subscribed["room.2", "2"][1] == "opus"
+        room.enter("eve", 2.0)
+        connect(room, "eve", camera_and(2, red=True))
+        assert sfu.subscribed["room.3", "2"][1] == "red"
+
+
+class TestDevices:
+    CAMERA = offer(section("video", "sendonly", more="a=ssrc:7 cname:x\n"))
+    VIEWER = offer(section("audio", "recvonly"), section("video", "recvonly"))
+
+    def test_it_appears_as_its_participant(self, room, sfu):
+        connect(room, "ada")
+        device = room.publish_device("ben", "patient", self.CAMERA, 1.0)
+        assert sfu.transports[device.transport] == "ben"
+        assert "a=recvonly" in device.sdp
+        assert told(room) == [NeedsOffer("ada", 1, 1)]
+        assert carries(connect(room, "ada")) == {"3": ("ben", "video")}
+
+    def test_beside_the_browser(self, room):
+        connect(room, "ada")
+        connect(room, "ben")
+        room.publish_device("ben", "patient", self.CAMERA, 1.0)
+        answer = connect(room, "ada", camera_and(2))
+        assert [(s.participant, s.kind) for s in answer.sections].count(("ben", "video")) == 2
+        assert len({s.source for s in answer.sections}) == 3
+
+    def test_its_end_is_told(self, room, sfu):
+        connect(room, "ada")
+        device = room.publish_device("ben", "patient", self.CAMERA, 1.0)
+        connect(room, "ada")
+        told(room)
+        room.close_device(device.transport, 2.0)
+        assert not room.has_device(device.transport)
+        assert told(room) == [NeedsOffer("ada", 1, 1)]
+        assert connect(room, "ada").sections == []
+        room.close_device(device.transport, 2.0)
+
+    def test_a_viewer_sees_who_comes_later(self, room, sfu):
+        viewer = room.subscribe_device("ada", "", self.VIEWER, 1.0)
+        assert viewer.sdp.count("a=sendonly") == 2
+        connect(room, "ben")
+        assert sfu.subscribed[viewer.transport, "1"] == ("room.2:1", "VP8")
+        room.leave("ben", 2.0)
+        assert (viewer.transport, "1") not in sfu.subscribed
+        assert told(room) == []
+
+    def test_a_viewer_of_one(self, room, sfu):
+        room.enter("eve", 0.0)
+        connect(room, "ben")
+        connect(room, "eve")
+        viewer = room.subscribe_device("ada", "eve", self.VIEWER, 1.0)
+        assert sfu.subscribed[viewer.transport, "1"][0] == "room.2:1"
+        with pytest.raises(RefusalError, match="unknown_participant"):
+            room.subscribe_device("ada", "nobody", self.VIEWER, 1.0)
+
+    def test_nobody_sees_themselves(self, room, sfu):
+        connect(room, "ada")
+        viewer = room.subscribe_device("ada", "", self.VIEWER, 1.0)
+        assert (viewer.transport, "1") not in sfu.subscribed
+
+    def test_what_it_was_told_stays(self, room):
+        room.publish_device("ben", "patient", offer(section("video", "sendonly", "H264")), 1.0)
+        assert "H264" in connect(room, "ada", efficient=["VP9"]).description.sdp
+        with pytest.raises(RefusalError, match="no_common_codec"):
+            room.publish_device("ben", "patient", offer(section("video", "sendonly", "VP8")), 1.0)
+
+    def test_rights_and_limits(self, room, sfu):
+        with pytest.raises(RefusalError, match="not_permitted"):
+            room.publish_device("ben", "observer", self.CAMERA, 1.0)
+        with pytest.raises(RefusalError, match="not_permitted"):
+            room.publish_device("eve", "patient", self.CAMERA, 1.0)
+        with pytest.raises(ProtocolError):
+            room.publish_device("ben", "patient", self.VIEWER, 1.0)
+        for _ in range(MAX_DEVICES):
+            room.publish_device("ben", "patient", self.CAMERA, 1.0)
+        with pytest.raises(RefusalError, match="too_many_devices"):
+            room.publish_device("ben", "patient", self.CAMERA, 1.0)
+        room.leave("ben", 2.0)
+        assert not sfu.transports
+
+    def test_ice_restart(self, room):
+        device = room.publish_device("ben", "patient", self.CAMERA, 1.0)
+        assert room.restart_device(device.transport, IceParameters("u", "p"), 2.0).ice.ufrag == "again1"
+        with pytest.raises(RefusalError, match="not_found"):
+            room.restart_device("room.9", IceParameters("u", "p"), 2.0)
+
+
+class TestMediaEvents:
+    def test_a_transport_names_its_room(self):
+        assert room_of(events.TransportConnected("room.1")) == "room"
+        assert room_of(events.SpeakersChanged("room", ())) == "room"
+
+    def test_up_and_down(self, room):
+        connect(room, "ada")
+        for event in (events.TransportConnected, events.TransportInterrupted, events.TransportResumed):
+            room.receive_media_event(event("room.1"), 2.0)
+        assert told(room) == [Connected("ada"), Interrupted("ada"), Connected("ada")]
+        assert room.connected("ada") and not room.connected("ben")
+
+    @pytest.mark.parametrize("reason", list(events.TransportFailure))
+    def test_failure(self, room, sfu, reason):
+        connect(room, "ada")
+        room.receive_media_event(events.TransportFailed("room.1", reason), 2.0)
+        again = [] if reason in ("fingerprint", "closed") else [NeedsOffer("ada", 1, 1, fresh=True)]
+        assert told(room) == [Failed("ada", reason), *again]
+        assert not sfu.transports
+        room.receive_media_event(events.TransportFailed("room.1", reason), 2.0)
+        assert told(room) == []
+
+    def test_a_devices_failure_is_only_its_end(self, room, sfu):
+        device = room.publish_device("ben", "patient", TestDevices.CAMERA, 1.0)
+        room.receive_media_event(events.TransportConnected(device.transport), 2.0)
+        room.receive_media_event(events.TransportFailed(device.transport, events.TransportFailure.TIMEOUT), 2.0)
+        assert told(room) == [] and not sfu.transports
+
+    def test_encodings_and_speakers(self, room):
+        connect(room, "ada")
+        room.receive_media_event(events.EncodingsWanted("room.1", "1", ("q", "f")), 2.0)
+        room.receive_media_event(events.EncodingsWanted("room.1", "1", ("",)), 2.0)
+        room.receive_media_event(events.EncodingsWanted("room.1", "0", ("",)), 2.0)
+        room.receive_media_event(events.EncodingsWanted("room.1", "1", ()), 2.0)
+        room.receive_media_event(events.SpeakersChanged("room", ("ada",)), 2.0)
+        assert told(room) == [
+            EncodingsWanted("ada", ("q", "f")),
+            EncodingsWanted("ada", ("f",)),
+            EncodingsWanted("ada", ()),
+            SpeakersChanged(("ada",)),
+        ]
