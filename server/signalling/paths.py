@@ -208,8 +208,11 @@ class Paths:
             ProtocolError: `bad_sdp`.
             RefusalError: `not_permitted`, also when this room has no media server; `room_full`, it has no place.
         """
-        answer = self._relayed().offer(participant, role, message, now)
+        relay = self._relayed()
+        answer = relay.offer(participant, role, message, now)
         self._wanted.pop(participant, None)
+        if not relay.connected(participant):  # a new connection: that of before is closed
+            self._topology.disconnected(participant, now)
         self._conversation.tell_person(participant, answer)  # before what it brings about: the next offer needs it
         self.flush(now)
 
