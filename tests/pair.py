@@ -23,8 +23,9 @@ from server.ids import digest, new_id
 from server.records import Role, RoomRecord, SeatRecord, Tenant
 from server.signalling.auth import Claims
 from server.signalling.messages import Admit, Hello, IceServer, Join, Message, Ready, ServerMessage, Welcome
+from server.signalling.participants import Participant
 from server.signalling.paths import MediaSource, PathSettings
-from server.signalling.rooms import Effect, Fact, Participant, Room, RoomRegistry
+from server.signalling.rooms import Effect, Fact, Room, RoomRegistry
 from server.signalling.session import EndRequested, HelloReceived, Session, TransferRequested
 
 M = TypeVar("M", bound=Message)

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
-from server.errors import ProtocolError
+from server.errors import ProtocolError, RefusalError
 from server.media.parameters import (
     CodecParameters,
     Direction,
@@ -191,7 +191,7 @@ def one_way(offer: Offer, direction: Literal["sendonly", "recvonly"]) -> Offer:
     """Return an offer as if it went one way only: what it also offers the other way is answered `inactive`.
 
     Raises:
-        ProtocolError: `bad_sdp`, nothing goes that way.
+        RefusalError: `wrong_way`, nothing goes that way.
     """
     way: dict[tuple[bool, bool], Direction] = {(True, False): "sendonly", (False, True): "recvonly"}
     sections = tuple(
@@ -204,7 +204,7 @@ def one_way(offer: Offer, direction: Literal["sendonly", "recvonly"]) -> Offer:
         for section in offer.sections
     )
     if not any(section.sends or section.receives for section in sections):
-        raise ProtocolError("bad_sdp", f"nothing that is {direction}")
+        raise RefusalError("wrong_way")
     return replace(offer, sections=sections)
 
 

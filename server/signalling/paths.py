@@ -38,6 +38,7 @@ from server.signalling.messages import (
 )
 from server.signalling.relaying import (
     Connected,
+    DevicesChanged,
     EncodingsWanted,
     Failed,
     Interrupted,
@@ -94,6 +95,9 @@ class Conversation(Protocol):
 
     def relay_refused(self, participant: str) -> None:
         """Tell somebody that the media server refuses their certificate: somebody stands in between."""
+
+    def devices_changed(self, participant: str, number: int, now: float) -> None:
+        """Somebody has so many devices at the media server now."""
 
     def wake_paths_at(self, at: float) -> None:
         """Have `handle_timer` called."""
@@ -154,11 +158,12 @@ class Paths:
 
     # People; `flush` when the room has told the news ------------------------------------------------------------------
 
-    def enter(self, participant: str, now: float) -> None:
-        """Somebody joins the conversation."""
+    def enter(self, participant: str, now: float, *, by_device: bool = False) -> None:
+        """Somebody joins the conversation; with a device alone, they take no part in moves."""
         if self.relay is not None:
             self.relay.enter(participant, now)
-        self._topology.enter(participant, now)
+        if not by_device:
+            self._topology.enter(participant, now)
 
     def leave(self, participant: str, now: float) -> None:
         """Somebody is no longer in the conversation: what they send and receive at the media server ends with this."""
@@ -167,7 +172,8 @@ class Paths:
         self._renewed.discard(participant)
         if self._relay is not None:
             self._relay.leave(participant, now)
-        self._topology.leave(participant, now)
+        if participant in self._topology.people:
+            self._topology.leave(participant, now)
 
     def attach(self, participant: str, now: float, *, same_page: bool) -> None:
         """Somebody's socket is there again. Another page makes another connection, in place of the one before."""
@@ -305,6 +311,9 @@ class Paths:
                 self._speakers = Speakers(participants=list(participants))
                 if self.path == "relayed":
                     self._tell_all(self._speakers)
+            case DevicesChanged(participant, number, in_all):
+                self._topology.hold("headcount", in_all > 0, now)  # a device knows the media server alone
+                self._conversation.devices_changed(participant, number, now)
             case Connected(participant):
                 self._topology.connected(participant, now)
             case Interrupted(participant):

@@ -5,6 +5,8 @@ after every call the caller drains `next_event`.
 
     offer ──> media_negotiation.py ──> Sfu: transport, publish, subscribe ──> answer, and NeedsOffer to the others
 
+Above 500 lines, but one thing: what each of a room's offers changes for all the others.
+
 A transport is named `<room>.<number>`, so that a media event finds its room (`room_of`); a source `<transport>:<mid>`.
 """
 
@@ -88,6 +90,17 @@ class Failed(RelayedEvent):
 
     participant: str
     reason: events.TransportFailure
+
+
+@dataclass(frozen=True)
+class DevicesChanged(RelayedEvent):
+    """A device of a participant's has come, or gone."""
+
+    participant: str
+    number: int
+    """Those that they have now."""
+    in_all: int
+    """Those of the whole room."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +248,7 @@ class RelayedRoom:
 
         Raises:
             ProtocolError: `bad_sdp`.
-            RefusalError: `not_permitted`, `too_many_devices`, `no_common_codec`, `room_full`.
+            RefusalError: `not_permitted`, `wrong_way`, `too_many_devices`, `no_common_codec`, `room_full`.
         """
         person = self._person(participant)
         if role == "observer":
@@ -248,7 +261,7 @@ class RelayedRoom:
 
         Raises:
             ProtocolError: `bad_sdp`.
-            RefusalError: `not_permitted`, `unknown_participant`, `too_many_devices`, `no_common_codec`, `room_full`.
+            RefusalError: As above, and `unknown_participant`.
         """
         person = self._person(participant)
         if only and (only not in self._people or only == participant):
@@ -350,6 +363,7 @@ class RelayedRoom:
         answer = self._answer(connection, now)
         if connection.flavour is not None:
             connection.flavours = frozenset({connection.flavour})  # it is not asked again: what it has been told stays
+        self._tell_devices(participant)
         self._review(now)
         return DeviceAnswer(connection.transport, answer)
 
@@ -364,6 +378,13 @@ class RelayedRoom:
         for mid in [*connection.sources]:
             self._withdraw(connection, mid, now)
         self._sfu.close_transport(connection.transport, now)
+        if not connection.name:
+            self._tell_devices(connection.participant)
+
+    def _tell_devices(self, participant: str) -> None:
+        person = self._people.get(participant)
+        in_all = sum(len(other.devices) for other in self._people.values())
+        self._events.append(DevicesChanged(participant, len(person.devices) if person else 0, in_all))
 
     def _withdraw(self, connection: Connection, mid: str, now: float) -> None:
         source = connection.sources.pop(mid)

@@ -23,23 +23,21 @@ import dataclasses
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
-from typing import Any, Final, Literal, Protocol, get_args
+from typing import Any, Final, Literal, get_args
 
 from server.audit import SERVER, AuditKind
-from server.errors import InvalidStateError, RefusalError
+from server.errors import RefusalError
 from server.ids import digest, new_id
 from server.records import RoomRecord, SeatRecord
 from server.signalling.auth import Claims
 from server.signalling.messages import (
     Candidate,
-    Connection,
     Describe,
     Distrust,
     IceServer,
-    Message,
     Path,
     PathReport,
     Peer,
@@ -50,7 +48,6 @@ from server.signalling.messages import (
     PeerJoined,
     PeerLeft,
     RelayOffer,
-    Role,
     RoomEnded,
     ServerMessage,
     State,
@@ -62,6 +59,7 @@ from server.signalling.messages import (
     Visitors,
 )
 from server.signalling.negotiation import check_candidate, check_description
+from server.signalling.participants import RANK, Participant, Seated
 from server.signalling.paths import Paths, PathSettings
 
 MAX_SEATS_PER_LINK: Final = 50
@@ -71,32 +69,7 @@ FORGET_S: Final = 3600.0
 _KEEP_S: Final = 5.0
 """How long a room stays in memory after the last person is "left"."""
 
-MOVES: Final[dict[State, frozenset[State]]] = {
-    "arrived": frozenset({"waiting", "admitted", "left"}),
-    "waiting": frozenset({"admitted", "left"}),
-    "admitted": frozenset({"joined", "waiting", "left"}),
-    "joined": frozenset({"waiting", "admitted", "left"}),
-    "left": frozenset({"arrived", "waiting", "admitted"}),
-}
-"""Where a participant may go from each state."""
-
-_RANK: Final[dict[Role, int]] = {"clinician": 0, "guest": 1, "patient": 2, "observer": 3}
-"""Of two peers the one with the higher rank is polite; the id decides among equals."""
-
 Why = Literal["left", "timeout", "removed", "sentBack", "transferred"]
-
-
-class Seated(Protocol):
-    """What a room asks of the session that sits on a seat."""
-
-    def send(self, message: ServerMessage) -> None:
-        """Put a message in the outbox."""
-
-    def end(self, code: str, reason: str = "", last: ServerMessage | None = None) -> None:
-        """Say why (`last`, or a `refused` with the code) and close."""
-
-    def problem(self, code: str, about: type[Message]) -> None:
-        """Say that a message was not carried out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,61 +85,6 @@ class Fact:
 
 
 Effect = Fact | SeatRecord
-
-
-@dataclass(slots=True, eq=False)
-class Participant:
-    """One seat of a live room."""
-
-    seat: SeatRecord = field(repr=False)
-    """What is durable about it; replaced, never changed."""
-    state: State
-    since: float
-    """When it came into this state."""
-    session: Seated | None = None
-    instance: str = ""
-    """The page load that sits on it, or sat on it last."""
-    microphone: TrackState = "off"
-    camera: TrackState = "off"
-    gone_at: float = 0.0
-    """While nobody sits on it: when the others are told that it is left."""
-    told: tuple[int, bool] | None = None
-    """Place and expectation, as last told while waiting."""
-
-    @property
-    def id(self) -> str:
-        """The ParticipantId."""
-        return self.seat.id
-
-    @property
-    def role(self) -> Role:
-        """What they may do."""
-        return self.seat.role
-
-    @property
-    def connection(self) -> Connection:
-        """Whether somebody sits here now."""
-        return "online" if self.session is not None else "reconnecting"
-
-    @property
-    def is_host(self) -> bool:
-        """Whether this is a clinician who is here, so that people who wait are expected."""
-        return self.seat.role == "clinician" and self.session is not None and self.state in ("admitted", "joined")
-
-    def move(self, state: State, now: float) -> None:
-        """Change state.
-
-        Raises:
-            InvalidStateError: `MOVES` has no such way.
-        """
-        if state not in MOVES[self.state]:
-            raise InvalidStateError(f"{self.state} -> {state}")
-        self.state, self.since, self.told = state, now, None
-
-    def tell(self, message: ServerMessage) -> None:
-        """Send to whoever sits here; to nobody otherwise."""
-        if self.session is not None:
-            self.session.send(message)
 
 
 class Room:
@@ -234,7 +152,7 @@ class Room:
             self._fact("participant.resumed", person.id)
         if person.state == "left":
             person.move("admitted" if person.seat.admitted else "arrived", now)
-        elif person.state == "joined" and same_device:
+        elif person.state == "joined" and same_device and not person.by_device:
             self.paths.attach(person.id, now, same_page=same_page)
             self._tell_peers(person, PeerChanged)
         elif person.state == "joined":
@@ -267,7 +185,7 @@ class Room:
 
     def handle_timer(self, person: Participant, now: float) -> None:
         """Call a participant left who has been away too long."""
-        if person.session is None and person.state != "left" and now >= person.gone_at:
+        if person.connection != "online" and person.state != "left" and now >= person.gone_at:
             self._leave(person, "timeout", now)
 
     # What a participant may do ---------------------------------------------------------------------------------------
@@ -302,7 +220,7 @@ class Room:
         if person.state == "left":
             person.move("admitted", now)
         person.move("joined", now)
-        self.paths.enter(person.id, now)
+        self.paths.enter(person.id, now, by_device=person.by_device)
         self._tell_state(person)
         self._tell_peers(person, PeerJoined)
         self.paths.flush(now)
@@ -517,7 +435,7 @@ class Room:
         )
 
     def _peer_view(self, person: Participant, seen_by: Participant) -> Peer:
-        polite = (_RANK[seen_by.role], seen_by.id) > (_RANK[person.role], person.id)
+        polite = (RANK[seen_by.role], seen_by.id) > (RANK[person.role], person.id)
         return Peer(
             id=person.id,
             role=person.role,
@@ -552,6 +470,12 @@ class Room:
         session = self.participants[participant].session
         if session is not None:
             session.problem("relay_untrusted", RelayOffer)
+
+    def devices_changed(self, participant: str, number: int, now: float) -> None:
+        """Let somebody go who was here by their devices alone, when the last of these is gone."""
+        person = self.participants[participant]
+        if person.by_device and person.state == "joined" and not number:
+            self._leave(person, "left", now)
 
     def wake_paths_at(self, at: float) -> None:
         """Have the paths looked at."""

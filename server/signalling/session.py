@@ -72,7 +72,8 @@ from server.signalling.messages import (
     Welcome,
     Wishes,
 )
-from server.signalling.rooms import Participant, Room, RoomRegistry
+from server.signalling.participants import Participant
+from server.signalling.rooms import Room, RoomRegistry
 
 
 class Phase(StrEnum):

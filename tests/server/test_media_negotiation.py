@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from server.errors import ProtocolError
+from server.errors import ProtocolError, RefusalError
 from server.media.parameters import (
     CodecParameters,
     DtlsParameters,
@@ -205,7 +205,7 @@ class TestSections:
         both = read_offer(offer(section("audio", "sendrecv"), section("video", "recvonly")))
         assert [s.direction for s in one_way(both, "sendonly").sections] == ["sendonly", "inactive"]
         assert [s.direction for s in one_way(both, "recvonly").sections] == ["recvonly", "recvonly"]
-        with pytest.raises(ProtocolError, match="nothing"):
+        with pytest.raises(RefusalError, match="wrong_way"):
             one_way(read_offer(offer(section("audio", "recvonly"))), "sendonly")
 
 

@@ -41,7 +41,7 @@ from server.signalling.messages import (
     Visitors,
     Welcome,
 )
-from server.signalling.rooms import MOVES
+from server.signalling.participants import MOVES
 from tests.pair import Client, Desk, Link
 from tests.server.test_negotiation import OFFER
 
