@@ -1,7 +1,7 @@
 """The browser library in real Chromium pages, against a real server, without our pages around it.
 
 Each page is a blank one of the server's origin that imports the modules. A person is reached as `client`, their devices
-as `devices`, the picture of the other as `video`; every event is kept in `events` with the milliseconds of the page.
+as `devices`, the element that shows the other as `video` (the page's `Screen` plays it); every event is kept in `events` with the milliseconds of the page.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _SETUP = """async ({secret, media}) => {
   const {Client} = await import('/static/js/rtc/client.js');
   const {Devices} = await import('/static/js/rtc/devices.js');
   const {browserPlatform} = await import('/static/js/rtc/platform.js');
+  const {Screen} = await import('/static/js/ui/elements/screen.js');
   const storage = {
     get: () => sessionStorage.resume ?? null,
     set: value => value === null ? delete sessionStorage.resume : sessionStorage.resume = value,
@@ -44,12 +45,11 @@ _SETUP = """async ({secret, media}) => {
   const types = ['state', 'signalling', 'peerjoined', 'peerleft', 'media', 'quality', 'occupied', 'refused', 'problem'];
   for (const type of types)
     client.addEventListener(type, ({detail}) => events.push({type, at: performance.now(), ...detail}));
-  const video = Object.assign(document.createElement('video'), {autoplay: true, playsInline: true});
-  document.body.replaceChildren(video);
-  client.addEventListener('track', ({detail}) => {
-    if (video.srcObject !== detail.stream) video.srcObject = detail.stream;
-  });
-  Object.assign(globalThis, {client, devices, events, video});
+  const screen = new Screen(Object.assign(document.createElement('video'), {autoplay: true, playsInline: true}), '');
+  document.body.replaceChildren(screen.element);
+  client.addEventListener('track', ({detail}) => screen.show(detail.stream));
+  Object.assign(globalThis, {client, devices, events});
+  Object.defineProperty(globalThis, 'video', {get: () => screen.element, configurable: true});
   client.attach(devices);
   client.connect();
   if (media) await devices.open({audio: true, video: true});

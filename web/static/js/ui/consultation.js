@@ -92,7 +92,16 @@ export class Consultation extends EventTarget {
       this.write();
     });
     client.addEventListener('peerchanged', () => this.write());
-    client.addEventListener('track', () => this.write());
+    client.addEventListener('track', (event) => {
+      const { peerId, source, stream } = /** @type {CustomEvent} */ (event).detail;
+      if (source) this.tiles.drawDevice(peerId, source, stream);
+      else this.write();
+    });
+    client.addEventListener('speakers', (event) => this.tiles.hearSpeakers(/** @type {CustomEvent} */ (event).detail.participants));
+    this.tiles.addEventListener('size', (event) => {
+      const { peerId, source, size } = /** @type {CustomEvent} */ (event).detail;
+      client.showSize(peerId, source, size);
+    });
     client.addEventListener('peerleft', (event) => {
       const { id, why } = /** @type {CustomEvent} */ (event).detail;
       const name = this.tiles.nameOf(id);
@@ -136,7 +145,7 @@ export class Consultation extends EventTarget {
   write() {
     const { words, equipment, client } = this;
     for (const peer of client.peers.values()) this.tiles.draw(peer);
-    for (const id of this.tiles.tiles.keys()) if (!client.peers.has(id)) this.tiles.remove(id);
+    for (const id of this.tiles.people) if (!client.peers.has(id)) this.tiles.remove(id);
     this.people.showPresent([...client.peers.values()]);
     this.control('toggle-microphone', 'microphone', equipment.media.microphone);
     this.control('toggle-camera', 'camera', equipment.media.camera);

@@ -1,9 +1,23 @@
 // @ts-check
-/** The pictures of the others: one tile each, up to four, in a grid that follows the number of people. */
+/**
+ * The pictures of the others: one tile each, in a grid that follows their number (consultation.css), the speaker large where it is crowded.
+ *
+ * A second device of somebody (a dermatoscope, another camera) has a tile of its own, named after them.
+ */
 
-import { all, copy, find, initials, write } from '../dom.js';
+import { copy, find, initials, write } from '../dom.js';
+import { Floor } from './floor.js';
+import { Screen } from './screen.js';
 
-/** Dispatches `blocked` when the browser refuses to play sound before a click, `played` when it plays again. */
+/** From here on the grid is one large picture and many small ones. */
+const MANY = 7;
+
+/** @typedef {{peerId: string, source: string, tile: HTMLElement, screen: Screen}} Place `source`: '' for the person's browser */
+
+/**
+ * Dispatches `blocked` when the browser refuses to play sound before a click, `played` when it plays again, and `size` {peerId, source, size}
+ * when a picture is shown larger or smaller (in pixels of the screen; null: not at all).
+ */
 export class Tiles extends EventTarget {
   /**
    * @param {HTMLElement} root
@@ -13,10 +27,21 @@ export class Tiles extends EventTarget {
     super();
     this.root = root;
     this.words = words;
-    /** @type {Map<string, HTMLElement>} */
-    this.tiles = new Map();
+    /** @type {Map<string, Place>} */
+    this.places = new Map();
     /** Peers whose browser is not the one that the server vouched for. @type {Set<string>} */
     this.untrusted = new Set();
+    this.floor = new Floor();
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.floorTimer = undefined;
+    /** Shown large until somebody speaks. */
+    this.host = '';
+    this.observer = new ResizeObserver((entries) => {
+      for (const { target } of entries) this.measure(/** @type {HTMLElement} */ (target).dataset.place ?? '');
+    });
+    document.addEventListener('visibilitychange', () => {
+      for (const key of this.places.keys()) this.measure(key);
+    });
   }
 
   /**
@@ -25,26 +50,12 @@ export class Tiles extends EventTarget {
    * @param {import('../../rtc/peer.js').Peer} peer
    */
   draw(peer) {
-    let tile = this.tiles.get(peer.id);
-    if (!tile) {
-      tile = copy('tile');
-      this.words.render(tile);
-      const picture = /** @type {HTMLVideoElement} */ (find('video', tile));
-      picture.dataset.peer = peer.id;
-      const shape = tile;
-      picture.addEventListener('resize', () => shape.toggleAttribute('data-wide', picture.videoWidth > picture.videoHeight));
-      this.tiles.set(peer.id, tile);
-      this.root.append(tile);
-    }
-    const video = /** @type {HTMLVideoElement} */ (find('video', tile));
-    if (peer.stream && video.srcObject !== peer.stream) {
-      video.srcObject = peer.stream;
-      void this.play(video);
-    }
-    const name = peer.name || this.words.say(`role.${peer.role}`);
-    write(find('[data-name]', tile), name);
+    const { tile, screen } = this.place(peer.id, '');
+    if (peer.stream) screen.show(peer.stream);
+    const name = this.personName(peer);
+    if (peer.role === 'clinician') this.host ||= peer.id;
+    this.writeName(tile, screen, name);
     write(find('.initials', tile), initials(name));
-    video.setAttribute('aria-label', this.words.say('call.picture_of', { name }));
     const dark = peer.camera !== 'on';
     tile.toggleAttribute('data-dark', dark);
     write(find('[data-blank-words]', tile), dark ? this.words.say(`blank.camera_${peer.camera}`) : '');
@@ -53,7 +64,25 @@ export class Tiles extends EventTarget {
     const line = find('[data-words]', tile);
     write(line, words);
     line.hidden = !words;
-    this.root.dataset.count = String(this.tiles.size);
+    for (const place of this.devicesOf(peer.id)) this.writeDevice(place, name);
+  }
+
+  /**
+   * A device of theirs beside their browser sends this now; null: nothing any more.
+   *
+   * @param {string} peerId
+   * @param {string} source
+   * @param {MediaStream | null} stream
+   */
+  drawDevice(peerId, source, stream) {
+    if (stream === null) this.discard(keyOf(peerId, source));
+    else {
+      const place = this.place(peerId, source);
+      place.screen.show(stream);
+      place.tile.toggleAttribute('data-dark', stream.getVideoTracks().length === 0);
+      find('[data-muted]', place.tile).hidden = true;
+    }
+    for (const place of this.devicesOf(peerId)) this.writeDevice(place, this.nameOf(peerId));
   }
 
   /**
@@ -62,7 +91,7 @@ export class Tiles extends EventTarget {
    * @param {import('../../rtc/peer.js').Peer} peer
    */
   interruption(peer) {
-    const name = peer.name || this.words.say(`role.${peer.role}`);
+    const name = this.personName(peer);
     if (this.untrusted.has(peer.id)) return this.words.say('call.peer_untrusted', { name });
     if (peer.connection === 'reconnecting') return this.words.say('call.peer_reconnecting', { name });
     if (peer.media === 'connecting') return this.words.say('call.peer_connecting', { name });
@@ -78,43 +107,134 @@ export class Tiles extends EventTarget {
    * @param {string} id
    */
   nameOf(id) {
-    return this.tiles.get(id)?.querySelector('[data-name]')?.textContent ?? '';
+    return this.places.get(id)?.tile.querySelector('[data-name]')?.textContent ?? '';
+  }
+
+  /**
+   * Who speaks, the loudest first.
+   *
+   * @param {readonly string[]} participants
+   */
+  hearSpeakers(participants) {
+    this.floor.hear(participants.filter((id) => this.places.has(id)), performance.now());
+    this.settleFloor();
+  }
+
+  /** Everybody who has a tile. */
+  get people() {
+    return [...this.places.values()].flatMap(({ peerId, source }) => (source === '' ? peerId : []));
   }
 
   /** @param {string} id */
   remove(id) {
-    this.tiles.get(id)?.remove();
-    this.tiles.delete(id);
+    for (const { source } of this.devicesOf(id)) this.discard(keyOf(id, source));
+    this.discard(id);
     this.untrusted.delete(id);
-    this.root.dataset.count = String(this.tiles.size);
+    this.floor.drop(id);
+    if (this.host === id) this.host = '';
+    this.arrange();
   }
 
   clear() {
-    for (const id of [...this.tiles.keys()]) this.remove(id);
-  }
-
-  /**
-   * Play with sound; when that is refused, play the picture and ask for a click.
-   *
-   * @param {HTMLVideoElement} video
-   */
-  async play(video) {
-    try {
-      await video.play();
-    } catch (error) {
-      if (!(error instanceof DOMException) || error.name !== 'NotAllowedError') return; // a newer stream took over
-      video.muted = true;
-      void video.play().catch(() => undefined);
-      this.dispatchEvent(new Event('blocked'));
-    }
+    for (const id of this.people) this.remove(id);
   }
 
   /** From within a click: let everybody be heard. */
   async hear() {
     this.dispatchEvent(new Event('played'));
-    for (const video of /** @type {HTMLVideoElement[]} */ (all('video', this.root))) {
-      video.muted = false;
-      await this.play(video);
+    for (const { screen } of this.places.values()) await screen.hear();
+  }
+
+  // -- places -----------------------------------------------------------------------------------------------------------
+
+  /**
+   * @param {string} peerId
+   * @param {string} source
+   * @returns {Place}
+   */
+  place(peerId, source) {
+    const key = keyOf(peerId, source);
+    const known = this.places.get(key);
+    if (known) return known;
+    const tile = copy('tile');
+    tile.dataset.place = key;
+    this.words.render(tile);
+    const screen = new Screen(/** @type {HTMLVideoElement} */ (find('video', tile)), key);
+    screen.addEventListener('shape', () => tile.toggleAttribute('data-wide', screen.element.videoWidth > screen.element.videoHeight));
+    screen.addEventListener('blocked', () => this.dispatchEvent(new Event('blocked')));
+    const place = { peerId, source, tile, screen };
+    this.places.set(key, place);
+    this.root.append(tile);
+    this.observer.observe(tile);
+    this.arrange();
+    return place;
+  }
+
+  /** @param {string} key */
+  discard(key) {
+    const place = this.places.get(key);
+    if (!place) return;
+    this.observer.unobserve(place.tile);
+    place.screen.close();
+    place.tile.remove();
+    this.places.delete(key);
+    this.arrange();
+  }
+
+  /** Their tiles beside the one of their browser. @param {string} peerId */
+  devicesOf(peerId) {
+    return [...this.places.values()].filter((place) => place.peerId === peerId && place.source !== '');
+  }
+
+  /** How many there are, and who is large where that matters. */
+  arrange() {
+    this.root.dataset.count = String(Math.min(this.places.size, MANY));
+    const people = this.people;
+    const large = [this.floor.holder ?? '', this.host, people[0] ?? ''].find((id) => this.places.has(id));
+    for (const [key, { tile, peerId, source }] of this.places) {
+      tile.toggleAttribute('data-large', key === large);
+      tile.toggleAttribute('data-speaking', source === '' && peerId === this.floor.holder && people.length > 1);
     }
   }
+
+  settleFloor() {
+    clearTimeout(this.floorTimer);
+    const waitMs = this.floor.settle(performance.now());
+    if (waitMs !== null) this.floorTimer = setTimeout(() => this.settleFloor(), waitMs);
+    this.arrange();
+  }
+
+  /** Say how large a picture is. @param {string} key */
+  measure(key) {
+    const place = this.places.get(key);
+    if (!place) return;
+    const { peerId, source, tile } = place;
+    const scale = globalThis.devicePixelRatio || 1;
+    const seen = !document.hidden && tile.clientWidth > 0;
+    const size = seen ? { width: tile.clientWidth * scale, height: tile.clientHeight * scale } : null;
+    this.dispatchEvent(new CustomEvent('size', { detail: { peerId, source, size } }));
+  }
+
+  /** @param {{name: string, role: string}} person */
+  personName(person) {
+    return person.name || this.words.say(`role.${person.role}`);
+  }
+
+  /** @param {HTMLElement} tile @param {Screen} screen @param {string} name */
+  writeName(tile, screen, name) {
+    write(find('[data-name]', tile), name);
+    screen.element.setAttribute('aria-label', this.words.say('call.picture_of', { name }));
+  }
+
+  /** @param {Place} place @param {string} person */
+  writeDevice({ peerId, source, tile, screen }, person) {
+    const number = this.devicesOf(peerId).findIndex((place) => place.source === source) + 2;
+    this.writeName(tile, screen, this.words.say('call.device', { name: person, number }));
+    write(find('.initials', tile), initials(person));
+  }
+}
+
+/** @param {string} peerId @param {string} source */
+function keyOf(peerId, source) {
+  return source === '' ? peerId : `${peerId}/${source}`;
 }
