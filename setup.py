@@ -1,12 +1,15 @@
-"""The compiled part of the build: pyproject.toml says everything else."""
+"""The compiled parts of the build: pyproject.toml says everything else."""
+
+from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
+# The load generator's is built where it lies beside the server: the sanitizers' copy has none.
 EXTENSIONS = [
-    Extension(
-        "server.media.fastpath.*", ["server/media/fastpath/*.pyx"], extra_compile_args=["-O2", "-Wall", "-Wextra"]
-    ),
+    Extension(f"{package.replace('/', '.')}.*", [f"{package}/*.pyx"], extra_compile_args=["-O2", "-Wall", "-Wextra"])
+    for package in ("server/media/fastpath", "loadtest")
+    if glob(f"{package}/*.pyx")
 ]
 
 setup(

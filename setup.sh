@@ -3,6 +3,7 @@
 #
 #   ./setup.sh run     for the server: virtual environment, dependencies, compiled extension
 #   ./setup.sh test    the same, and what the checks, tests and benchmarks need (browsers, coturn, nginx, PostgreSQL, Node)
+#   ./setup.sh bench   the same, and what only a benchmark needs: Janus, which we are measured against
 #   ./setup.sh lock    rewrites constraints.txt from what is installed
 #
 # Debian packages are installed when root; otherwise the line to type is printed, and nothing else happens.
@@ -69,6 +70,11 @@ look_for_test_tools() {
     has npm || need npm
 }
 
+look_for_benchmark_tools() {
+    has janus || need janus
+    has taskset || need util-linux
+}
+
 install_missing() {
     [ -n "$MISSING" ] || return 0
     has apt-get || fail "Missing on this machine, by their Debian names:$MISSING"
@@ -89,7 +95,7 @@ install_missing() {
     # shellcheck disable=SC2086  # a list of names
     quietly 'apt-get could not install them.' env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends $MISSING
-    for service in coturn nginx postgresql; do
+    for service in coturn nginx postgresql janus; do
         case "$MISSING " in
             *" $service"*) if has systemctl; then systemctl disable --quiet "$service" 2>/dev/null || true; fi ;;
         esac
@@ -124,7 +130,7 @@ install_python_packages() { # $1: "." or ".[test]"
 }
 
 build_extension() {
-    say 'Compiling server/media/fastpath'
+    say 'Compiling server/media/fastpath and loadtest'
     quietly 'The extension does not compile.' "$VENV/bin/python" setup.py --quiet build_ext --inplace --force
 }
 
@@ -143,7 +149,7 @@ fi
 extras=.
 [ "$PURPOSE" = run ] || extras='.[test]'
 packages="$(sum_of_packages) $extras"
-sources="$(sum_of setup.py server/media/fastpath/*.pyx server/media/fastpath/*.pxd)"
+sources="$(sum_of setup.py server/media/fastpath/*.pyx server/media/fastpath/*.pxd loadtest/*.pyx loadtest/*.pxd)"
 
 PYTHON="$(find_python)"
 if [ -z "$PYTHON" ]; then
@@ -154,10 +160,11 @@ fi
 has_packages() {
     is_fresh "$VENV/.stamp-packages" "$packages" || is_fresh "$VENV/.stamp-packages" "$(sum_of_packages) .[test]"
 }
-has_extension() { is_fresh "$VENV/.stamp-extension" "$sources" && ls server/media/fastpath/*.so >/dev/null 2>&1; }
+has_extension() { is_fresh "$VENV/.stamp-extension" "$sources" && ls server/media/fastpath/*.so loadtest/*.so >/dev/null 2>&1; }
 
 if ! has_packages || ! has_extension; then look_for_build_tools; fi
 [ "$PURPOSE" = run ] || look_for_test_tools
+[ "$PURPOSE" != bench ] || look_for_benchmark_tools
 install_missing
 
 make_venv

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import uvloop
 
-from benchmarks import bench_fastpath, bench_join, bench_signalling
+from benchmarks import bench_fastpath, bench_join, bench_relay, bench_signalling
 from benchmarks.report import Figures, write
 
 
@@ -24,7 +24,12 @@ class Benchmark(Protocol):
     async def run(self, arguments: argparse.Namespace) -> Figures: ...
 
 
-BENCHMARKS: dict[str, Benchmark] = {"signalling": bench_signalling, "join": bench_join, "fastpath": bench_fastpath}
+BENCHMARKS: dict[str, Benchmark] = {
+    "signalling": bench_signalling,
+    "join": bench_join,
+    "fastpath": bench_fastpath,
+    "relay": bench_relay,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

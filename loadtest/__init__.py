@@ -1,0 +1,1 @@
+"""Load: people who join, send and receive as browsers do, as many as a machine can play."""
