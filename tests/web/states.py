@@ -164,7 +164,8 @@ class Stage:
                 )
         if self.script.peers:
             await self.page.wait_for_function(
-                "() => ![...document.querySelectorAll('[data-words]')].some(w => !w.hidden)"
+                "n => [...document.querySelectorAll('[data-words]')].filter(words => !words.hidden).length <= n",
+                arg=sum(other["connection"] == "reconnecting" for other in self.script.peers),
             )
 
     async def emit(self, event: str, **detail: Any) -> None:
@@ -293,6 +294,17 @@ def _fails(error: str) -> str:
 
 DOCTOR = (peer("clinician"),)
 PATIENT = (peer("patient"),)
+COLLEAGUES = (
+    peer("clinician"),
+    peer("guest"),
+    peer("guest", "Anne Roussel", camera="off"),
+    peer("guest", "Nadia Haddad", microphone="off"),
+    peer("guest", "Paul-Henri de la Rochefoucauld-Montbel"),
+    peer("guest", "Lucie Martin", camera="off"),
+    peer("guest", "Jean Morel"),
+    peer("guest", "Inès Garcia", connection="reconnecting"),
+)
+"""Who may come to a consultation: a colleague, an interpreter, a nurse, relatives."""
 TOMORROW = (datetime.now(UTC).replace(hour=13, minute=30, second=0, microsecond=0) + timedelta(days=1)).isoformat()
 
 STATES = (
@@ -334,12 +346,15 @@ STATES = (
     PageState("call-peer-camera-off", Stage.call, "call", peers=(peer("clinician", camera="off", microphone="off"),)),
     PageState("call-unplugged", _unplugged, "call", peers=DOCTOR),
     PageState("call-autoplay-refused", Stage.call, "call", peers=DOCTOR, before="fakeDevices.refuseSound();"),
+    PageState("call-three", Stage.call, "call", peers=COLLEAGUES[:2]),
+    PageState("call-four", Stage.call, "call", peers=COLLEAGUES[:3]),
     PageState(
-        "call-four",
-        Stage.call,
+        "call-six",
+        _told(Stage.call, {"type": "speakers", "participants": [COLLEAGUES[1]["id"]]}),
         "call",
-        peers=(peer("clinician"), peer("guest"), peer("guest", "Anne Roussel", camera="off")),
+        peers=COLLEAGUES[:5],
     ),
+    PageState("call-nine", Stage.call, "call", peers=COLLEAGUES),
     PageState("settings", _settings, "call", peers=DOCTOR),
     PageState("ended-left", _left, "ended", peers=DOCTOR),
     PageState(
@@ -381,6 +396,8 @@ STATES = (
     PageState("clinician-refuse", _asked("refuse"), "call", role="clinician"),
     PageState("clinician-call", Stage.call, "call", role="clinician", peers=PATIENT),
     PageState("clinician-call-list", _list, "call", role="clinician", peers=PATIENT),
+    PageState("clinician-call-three", Stage.call, "call", role="clinician", peers=(PATIENT[0], COLLEAGUES[1])),
+    PageState("clinician-call-six-list", _list, "call", role="clinician", peers=(PATIENT[0], *COLLEAGUES[1:5])),
     PageState("clinician-end", _ending, "call", role="clinician", peers=PATIENT),
     PageState("clinician-settings", _settings, "call", role="clinician", peers=PATIENT),
 )
