@@ -137,6 +137,11 @@ class Room:
         self._registry.by_resume[person.seat.resume_digest] = person
         return secret
 
+    def vacate(self, person: Participant) -> None:
+        """Somebody else gets an abandoned seat: that its last owner was admitted is nothing to them."""
+        if person.role != "clinician" and person.seat.admitted:
+            self._save(person, admitted=False)
+
     def attach(self, person: Participant, session: Seated, instance: str, now: float, *, same_device: bool) -> None:
         """Seat a session; whoever sat there is told `taken_over`. A new device chooses camera and microphone first.
 
@@ -601,17 +606,29 @@ class RoomRegistry:
         instance: str,
         resume: str | None,
         take_over: bool,
+        invited: bool,
         now: float,
         wall: datetime,
     ) -> tuple[Room, Participant, str] | None:
         """Find or make the seat for a hello whose room is live, and seat the session on it.
+
+        Args:
+            claims: What its credentials gave, a moment ago.
+            session: What is to sit there.
+            instance: The page load.
+            resume: The resume secret that it came with.
+            take_over: The person answered yes to "continue here?".
+            invited: It came with a link or token too, which opens the seat even if the resume secret no longer does.
+            now: Monotonic seconds.
+            wall: The time of day, UTC.
 
         Returns:
             The room, the participant and the resume secret of this device; None when the seat is in use elsewhere and
             `take_over` is not said.
 
         Raises:
-            RefusalError: `room_ended`, `link_revoked`, `room_full`, or why the seat is closed.
+            RefusalError: `room_ended`, `link_revoked`, `room_full`, `link_unknown` (the resume secret has been replaced
+                since), or why the seat is closed.
         """
         for gone in (claims.room.id, claims.origin):
             if gone in self._ended:
@@ -624,6 +641,8 @@ class RoomRegistry:
                 raise RefusalError(person.seat.closed)
             room.attach(person, session, instance, now, same_device=True)
             return room, person, resume
+        if not invited:
+            raise RefusalError("link_unknown")
         person = self._seat_of(room, claims)
         if person is None:
             person = room.create(claims, now, wall)
@@ -644,10 +663,12 @@ class RoomRegistry:
         seats = [person for person in seats if not person.seat.closed]
         if len(seats) < MAX_SEATS_PER_LINK:
             return None
-        abandoned = [p for p in seats if p.state == "left" and p.session is None and not p.seat.admitted]
+        abandoned = [person for person in seats if person.state == "left" and person.session is None]
         if not abandoned:
             raise RefusalError("room_full")
-        return min(abandoned, key=lambda p: p.since)
+        person = min(abandoned, key=lambda person: (person.seat.admitted, person.since))
+        room.vacate(person)
+        return person
 
     # From outside ----------------------------------------------------------------------------------------------------
 

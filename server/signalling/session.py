@@ -281,7 +281,8 @@ class Session:
         """
         self._expect(Phase.HELLO)
         self.language = hello.language or claims.tenant.language
-        found = self.registry.enter(claims, self, hello.instance, hello.resume, hello.take_over, now, wall)
+        invited = hello.secret is not None
+        found = self.registry.enter(claims, self, hello.instance, hello.resume, hello.take_over, invited, now, wall)
         self.heard_at, self._next_ping_at = now, now + self._config.ping_interval_s
         if found is None:
             self._phase = Phase.OCCUPIED

@@ -1,16 +1,20 @@
 """Rooms: seats, the waiting room, roles, what each is told and what is written down."""
 
+import msgspec
 import pytest
 
+from server.errors import RefusalError
 from server.ids import digest
 from server.records import SeatRecord
 from server.signalling import rooms
+from server.signalling.auth import Claims
 from server.signalling.messages import (
     Admit,
     Candidate,
     Describe,
     Distrust,
     EndRoom,
+    Hello,
     IceCandidate,
     IceServers,
     Join,
@@ -42,7 +46,7 @@ from server.signalling.messages import (
     Welcome,
 )
 from server.signalling.participants import MOVES
-from tests.pair import Client, Desk, Link
+from tests.pair import TENANT, WALL, Client, Desk, Link
 from tests.server.test_negotiation import OFFER
 
 
@@ -365,6 +369,40 @@ def test_the_seats_of_one_link_are_bounded(desk, monkeypatch):
     first.drop()
     desk.pass_time(61, answering=lambda client: True)
     assert desk.hello(link).id == seat  # who left longest ago gives the place
+
+
+def test_the_place_of_somebody_admitted_who_left_is_given_away_last_and_without_the_admission(desk, monkeypatch):
+    monkeypatch.setattr(rooms, "MAX_SEATS_PER_LINK", 2)
+    clinician, link = desk.clinician(), Link(desk.room, single_use=False)
+    admitted, other = desk.hello(link), desk.hello(link)
+    seat, second = admitted.id, other.id
+    admitted.say(Ready())
+    clinician.say(Admit(participant=seat))
+    admitted.say(Join(), Leave())
+    desk.pass_time(1)
+    for client in (admitted, other):
+        client.drop()
+    desk.pass_time(61)
+    assert desk.hello(link).id == second
+    last = desk.hello(link)
+    assert (last.id, last.last(Welcome).state) == (seat, "arrived")
+    assert last.say(Ready())[0].state == "waiting"
+    assert not desk.stored[seat].admitted
+
+
+def test_a_resume_secret_that_is_replaced_while_it_is_looked_up_opens_nothing(desk):
+    _, patient = desk.call()
+    link = Link(desk.room, origin=patient.seat.seat.origin)
+    late = desk.socket()
+    late.session.receive(msgspec.json.encode(Hello(version=1, tenant="clinique", instance="p", resume="r")), desk.now)
+    claims = Claims(TENANT, link.room, link.origin, link.role, link.name, link.single_use, patient.seat.seat)
+    phone = desk.hello(link, instance="phone", take_over=True)
+    seat = phone.id
+    phone.drop()
+    event = late.session.next_event()
+    with pytest.raises(RefusalError, match="link_unknown"):
+        late.session.welcome(claims, event.hello, desk.now, WALL)
+    assert desk.hello(link, resume=phone.resume).id == seat
 
 
 def test_seats_survive_a_restart(desk):

@@ -301,6 +301,30 @@ def test_the_sustained_rate_is_borne():
     assert not client.closed
 
 
+def test_large_messages_count_for_more():
+    """What one page sends at once does not fill the queue of another."""
+    clinician, patient = (desk := Desk()).call()
+    for _ in range(40):
+        if clinician.closed:
+            break
+        large = SessionDescription(type="offer", sdp="v=0\r\n" + "a=x:" + "y" * 60_000)
+        clinician.send(msgspec.json.encode(Describe(to=patient.id, description=large)))
+    heard = [message.re for message in clinician.all if isinstance(message, Problem)]
+    assert clinician.closed == "rate_limited"
+    assert len(heard) * 60_000 < desk.config.max_queued_bytes
+
+
+def test_offers_to_the_media_server_in_a_full_room_are_borne():
+    """Twelve people come within six seconds: each page offers again for each of them, 24 sections at last."""
+    clinician, _ = (desk := Desk()).call()
+    for people in range(12):
+        desk.now += 0.5
+        text = "v=0\r\n" + "a=x:" + "y" * 1_500 * (2 + 2 * people)
+        description = SessionDescription(type="offer", sdp=text)
+        clinician.send(msgspec.json.encode(RelayOffer(connection="c", description=description)))
+    assert not clinician.closed
+
+
 # -- anything ---------------------------------------------------------------------------------------------------------
 
 
