@@ -1,7 +1,8 @@
 """The browser library in real Chromium pages, against a real server, without our pages around it.
 
 Each page is a blank one of the server's origin that imports the modules. A person is reached as `client`, their devices
-as `devices`, the element that shows the other as `video` (the page's `Screen` plays it); every event is kept in `events` with the milliseconds of the page.
+as `devices`, the element that shows the other as `video` (the pages' `Screen` plays it); every event is kept in
+`events` with the milliseconds of the page.
 """
 
 from __future__ import annotations
