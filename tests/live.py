@@ -33,12 +33,13 @@ _STOP_S = 10.0
 class Live:
     """The running server. `origin` is where it answers, `api` a client session with the API key of `tenant`."""
 
-    def __init__(self, data_dir: Path, tenant: Tenant, store: Store, key: str) -> None:
+    def __init__(self, data_dir: Path, tenant: Tenant, store: Store, key: str, program: str) -> None:
         self.data_dir = data_dir
         self.tenant = tenant
         self.store = store
         """The same database, opened from the test: for looking, and for what the API has no words for."""
         self.key = key
+        self.program = program
         self.port = 0
         self.origin = ""
         self.public_origin = ""
@@ -106,7 +107,7 @@ class Live:
         self._started_with = arguments, environment
         self._streams_open = 2
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "server", "serve", *arguments,
+            sys.executable, "-m", self.program, "serve", *arguments,
             cwd=ROOT,
             env=environment,
             stdin=asyncio.subprocess.DEVNULL,
@@ -180,7 +181,11 @@ def environment_of(settings: Mapping[str, Any], prefix: str = "COLLOQUE_") -> di
 
 @contextlib.asynccontextmanager
 async def live_server(
-    *arguments: str, tenant: Mapping[str, Any] | None = None, expect_status: int = 0, **settings: Any
+    *arguments: str,
+    tenant: Mapping[str, Any] | None = None,
+    expect_status: int = 0,
+    program: str = "server",
+    **settings: Any,
 ) -> AsyncIterator[Live]:
     """Run a server with a tenant, an API key and the given settings, and stop it cleanly at the end.
 
@@ -188,14 +193,20 @@ async def live_server(
         arguments: More of `colloque serve`'s, such as `--demo`.
         tenant: Members of its `Tenant`; by default "clinique", in French, that nobody may embed.
         expect_status: What the process must end with.
+        program: A module that takes `serve` and its arguments.
         settings: Sections and settings as in the TOML file: `http={"header_timeout_s": 1}`.
     """
     with tempfile.TemporaryDirectory(prefix="colloque-test-") as folder:
         data_dir = Path(folder)
-        base: dict[str, Any] = {"data_dir": data_dir, "http": {"port": 0}, "log": {"format": "json"}}
+        base: dict[str, Any] = {
+            "data_dir": data_dir,
+            "http": {"port": 0},
+            "media": {"port": 0, "workers": 1},
+            "log": {"format": "json"},
+        }
         merged = {
             **base, **settings,
-            **{name: {**base[name], **settings.get(name, {})} for name in ("http", "log")},
+            **{name: {**base[name], **settings.get(name, {})} for name in ("http", "media", "log")},
         }  # fmt: skip
         url = settings.get("store", {}).get("url") or f"sqlite+aiosqlite:///{data_dir / 'colloque.db'}"
         store = await Store.open(url)
@@ -204,7 +215,7 @@ async def live_server(
                 Tenant(**{"slug": "clinique", "name": "Clinique du Parc", **(tenant or {})})
             )
             _, key = await store.add_api_key(owner.slug, f"tests {new_id()}")
-            live = Live(data_dir, owner, store, key)
+            live = Live(data_dir, owner, store, key, program)
             outside = {name: value for name, value in os.environ.items() if not name.startswith("COLLOQUE_")}
             await live.start(arguments, {**outside, **environment_of(merged)})
             try:
