@@ -116,4 +116,4 @@ class Engine:
     def receive_datagram(self, index: int, data: bytes, wall: int) -> None:
         """Take a datagram in memory, at this time of the wall clock in nanoseconds."""
     def datagrams_to_send(self, wall: int) -> list[tuple[int, bytes]]:
-        """In memory: do what is due, return it with its leg; at most 255 datagrams."""
+        """In memory: do what is due, return it with its leg; at most 255 datagrams. Time begins at 0."""

@@ -180,6 +180,7 @@ cdef class Engine:
         int due, due_room
         bint media, stopping
         int64_t feedback_ns
+        int64_t now             # in memory
         Counters counters
         uint32_t* delays
         uint32_t dice
@@ -493,6 +494,7 @@ cdef class Engine:
         if self.fd >= 0:
             raise InvalidStateError("this engine has a socket")
         self.lock()
+        self.now = wall
         self.run_due(wall)
         sent = [
             (self.outbox[i].leg, (<const uint8_t*>self.arena)[i * STRIDE : i * STRIDE + self.outbox[i].size])
@@ -504,9 +506,12 @@ cdef class Engine:
 
     # What is due.
 
+    cdef int64_t clock(self) noexcept nogil:
+        return self.now if self.fd < 0 else _wall()
+
     cdef int64_t _soon(self, int64_t period) noexcept nogil:
         """Some time within a period from now: participants are not in step."""
-        return _wall() + <int64_t>(roll(&self.dice) % 1000000) * (period // 1000000)
+        return self.clock() + <int64_t>(roll(&self.dice) % 1000000) * (period // 1000000)
 
     cdef void _schedule(self, int64_t at, int kind, int index) noexcept nogil:
         cdef int i = self.due
@@ -589,7 +594,9 @@ cdef class Engine:
 
     cdef int64_t stamp_time(self) noexcept nogil:
         """Send what waits if a burst is complete, and tell the time: a stamp is never older than its burst."""
-        if self.fd >= 0 and self.waiting >= BURST:
+        if self.fd < 0:
+            return self.now
+        if self.waiting >= BURST:
             self.flush()
         return _wall()
 
@@ -613,7 +620,7 @@ cdef class Engine:
         for i in range(leg.sending):
             senders[i] = &self.senders[leg.own[i]]
         size = write_report(
-            senders, leg.sending, leg.receivers, min(leg.receiving, 31), leg.ssrc, _wall(), self.room()
+            senders, leg.sending, leg.receivers, min(leg.receiving, 31), leg.ssrc, self.clock(), self.room()
         )
         self.counters.reports_sent += 1
         self.protect_rtcp(index, leg, size)
