@@ -11,7 +11,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
@@ -240,10 +240,10 @@ async def _join(server: Server, generator: Generator, scenario: Scenario, first:
     took: dict[int, float] = {}
     places = asyncio.Semaphore(1 if server.name == "floor" else JOINS_AT_A_TIME)
 
-    async def step(seat: Seat, enter: Callable[[Generator, Seat], object]) -> None:
+    async def step(seat: Seat, enter: Callable[[Generator, Seat], Awaitable[None]]) -> None:
         async with places:
             began = time.monotonic()
-            await enter(generator, seat)  # type: ignore[misc]
+            await enter(generator, seat)
             took[seat.number] = took.get(seat.number, 0.0) + (time.monotonic() - began) * 1e3
 
     for enter in (server.join, server.receive):

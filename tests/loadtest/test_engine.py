@@ -2,6 +2,7 @@
 
 import struct
 from collections import defaultdict
+from itertools import pairwise
 
 import pytest
 from pylibsrtp import Policy, Session
@@ -91,15 +92,15 @@ def test_pictures_are_cut_as_encoders_cut_them():
         assert [packet.marker for packet in picture] == [False] * (len(picture) - 1) + [True]
         assert len({packet.payload[2:4] for packet in picture}) == 1, "one picture id"
     ids = [int.from_bytes(picture[0].payload[2:4]) for picture in pictures(media)]
-    assert [(b - a) & 0x7FFF for a, b in zip(ids, ids[1:], strict=False)] == [1] * (len(ids) - 1)
+    assert [(b - a) & 0x7FFF for a, b in pairwise(ids)] == [1] * (len(ids) - 1)
 
 
 def test_packets_follow_one_another():
     media, _ = Played(video=0xA0).run(0, 500)
     numbers = [packet.seq for packet in media]
-    assert [(b - a) & 0xFFFF for a, b in zip(numbers, numbers[1:], strict=False)] == [1] * (len(numbers) - 1)
+    assert [(b - a) & 0xFFFF for a, b in pairwise(numbers)] == [1] * (len(numbers) - 1)
     times = [picture[0].rtp_timestamp for picture in pictures(media)]
-    assert {(b - a) & 0xFFFFFFFF for a, b in zip(times, times[1:], strict=False)} == {3000}
+    assert {(b - a) & 0xFFFFFFFF for a, b in pairwise(times)} == {3000}
 
 
 def test_the_rates_are_those_of_the_benchmark():
