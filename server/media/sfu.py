@@ -48,6 +48,7 @@ TICK_S = 0.05
 """Of the clockwork: a keyframe or a NACK waits no longer, and transport-cc feedback goes every second time."""
 FEEDBACK_EVERY_S = 0.1
 """Of transport-cc, libwebrtc's slowest pace is 250 ms, its usual one 100 ms."""
+_TRAFFIC = ("received_packets", "received_bytes", "sent_packets", "sent_bytes")
 _SPEAKERS_EVERY = 4
 """Ticks: 0.2 s."""
 
@@ -94,6 +95,7 @@ class Sfu:
         self._candidates = tuple(candidates)
         self._random = random
         self._secret = random(16)
+        self._traffic: Counter[str] = Counter()
         self._max_transports_of_room = max_transports_of_room
         self._rooms: dict[str, Router] = {}
         self._peers: dict[str, Peer] = {}
@@ -165,6 +167,8 @@ class Sfu:
         for down in peer.downs.values():
             del self._forwards[down.forward]
         peer.leave(now)
+        row = self._relay.transports_view[peer.transport.slot]
+        self._traffic.update({name: int(row[name]) for name in _TRAFFIC})
         peer.transport.close(now)
         self._outgoing += peer.transport.datagrams_to_send(now)
         del self._by_slot[peer.transport.slot]
@@ -280,17 +284,32 @@ class Sfu:
         """Take the oldest event for signalling."""
         return self._events.popleft() if self._events else None
 
+    # For the driver.
+
+    def has_room(self, room: str) -> bool:
+        """Tell whether the room has a transport here."""
+        return room in self._rooms
+
+    @property
+    def transports(self) -> int:
+        """How many there are."""
+        return len(self._peers)
+
+    def close(self, now: float) -> None:
+        """Close every transport."""
+        for id in list(self._peers):
+            self.close_transport(id, now)
+
     def statistics(self) -> Mapping[str, int]:
-        """Count rooms, transports, sources and forwards, and drops by their reason."""
+        """Count what there is, and what all transports, the closed ones too, have received and sent."""
         counts = {
             "rooms": len(self._rooms),
             "transports": len(self._peers),
             "sources": len(self._encodings),
             "forwards": len(self._forwards),
         }
-        return counts | {f"drops.{reason}": number for reason, number in self.drops.items()}
-
-    # For the driver.
+        view = self._relay.transports_view
+        return counts | {name: int(view[name].sum()) + self._traffic[name] for name in _TRAFFIC}
 
     def receive_relay_events(self, events: Iterable[Event], now: float) -> None:
         """Take what `Relay.take_events` gave."""
