@@ -17,6 +17,7 @@ from server.media.rtp.rtcp import (
     FullIntraRequest,
     PictureLossIndication,
     ReceiverReport,
+    RtcpPacket,
     SenderReport,
     parse_compound,
     serialize_compound,
@@ -52,7 +53,7 @@ class Played:
             )  # fmt: skip
         self.engine.media_on = True
 
-    def run(self, first_ms: int, end_ms: int) -> tuple[list[RtpPacket], list[object]]:
+    def run(self, first_ms: int, end_ms: int) -> tuple[list[RtpPacket], list[RtcpPacket]]:
         """What leaves in this time: media, and what RTCP says."""
         media, control = [], []
         for at in range(first_ms, end_ms, 5):
