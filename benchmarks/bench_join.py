@@ -1,5 +1,7 @@
 """Join: from the click to the first decoded picture of the other, between two Chromium through the real pages. [IO]
 
+Direct and through the media server, in turns.
+
 Method and meaning of each figure: README.md.
 """
 
@@ -10,12 +12,15 @@ import argparse
 import playwright.async_api as playwright
 
 from benchmarks.report import Figures, percentile, progress
+from server.records import Topology
+from server.signalling.messages import Path
 from tests.browsers import chromium, press, read_counter
 from tests.live import Live, live_server
 from tests.walk import REMOTE, choose_devices, enter_as_clinician
 
 _CLINICIAN, _PATIENT = 1, 2
 """Their cameras."""
+_TOPOLOGY: dict[Path, Topology] = {"direct": "auto", "relayed": "relay-only"}
 
 # Runs before the page's own scripts: notes the click, and when a picture of somebody else was first shown.
 _WATCH = """
@@ -37,29 +42,31 @@ globalThis.firstFrame = new Promise(resolve => {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How often to join."""
-    parser.add_argument("--runs", type=int, default=20, help="joins (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=20, help="joins of each kind (default: %(default)s)")
 
 
 async def run(arguments: argparse.Namespace) -> Figures:
     """Join and join again, each time in a new room."""
     async with live_server() as live, chromium(_CLINICIAN, hz=440) as one, chromium(_PATIENT, hz=660) as other:
         figures = Figures(arguments.runs, {"chromium": one.version})
-        times = []
+        times: dict[Path, list[float]] = {"direct": [], "relayed": []}
         for number in range(arguments.runs + 1):
-            milliseconds = await _join(live, one, other)
-            if number == 0:
-                continue  # the browsers load their codecs
-            times.append(milliseconds)
-            progress(f"join {number}/{arguments.runs}: {milliseconds:.0f} ms")
-    figures.add("direct.first_frame_p50_ms", "ms", percentile(times, 0.5))
-    figures.add("direct.first_frame_p95_ms", "ms", percentile(times, 0.95))
-    figures.add("direct.first_frame_ms", "ms", *times)
+            for path, taken in times.items():
+                milliseconds = await _join(live, one, other, path)
+                if number == 0:
+                    continue  # the browsers load their codecs
+                taken.append(milliseconds)
+                progress(f"{path} join {number}/{arguments.runs}: {milliseconds:.0f} ms")
+    for path, taken in times.items():
+        figures.add(f"{path}.first_frame_p50_ms", "ms", percentile(taken, 0.5))
+        figures.add(f"{path}.first_frame_p95_ms", "ms", percentile(taken, 0.95))
+        figures.add(f"{path}.first_frame_ms", "ms", *taken)
     return figures
 
 
-async def _join(live: Live, one: playwright.Browser, other: playwright.Browser) -> float:
+async def _join(live: Live, one: playwright.Browser, other: playwright.Browser, path: Path) -> float:
     """Return the milliseconds from a patient's click, admitted already, to the clinician's first picture."""
-    room = await live.room()
+    room = await live.room(topology=_TOPOLOGY[path])
     clinician, patient = await one.new_page(), await other.new_page()
     await patient.add_init_script(_WATCH)
     await enter_as_clinician(clinician, await live.link(room, "clinician", name="Dr Martin"))
