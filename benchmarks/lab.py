@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ SERVER_IP = "10.78.0.1"
 FIRST_LOAD_IP = "10.79.0.1"
 _LOAD_IP, _LOAD_BLOCK = "10.78.0.2", "10.79.0.0/16"
 _SERVER, _LOAD = "clqbench-server", "clqbench-load"
+_LOCK = "/run/lock/colloque-benchmark"
 _CLONE_NEWNET = 0x40000000
 
 
@@ -35,6 +37,11 @@ class Lab:
     def __enter__(self) -> Self:
         if os.geteuid() != 0:
             raise LabError("network namespaces need root")
+        self._lock = open(_LOCK, "w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError("another relay benchmark is running") from None
         self._remove()
         for name in (_SERVER, _LOAD):
             _run("ip", "netns", "add", name)
@@ -51,6 +58,7 @@ class Lab:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._remove()
+        self._lock.close()
 
     def spawn(
         self,
