@@ -7,7 +7,7 @@ of time series does not grow with use and /metrics tells nothing about anybody.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import (
@@ -101,6 +101,10 @@ class Metrics:
         """Show what becomes of the facts that the store writes behind, read at each scrape."""
         self.registry.register(_StoreCollector(statistics))
 
+    def watch_media(self, statistics: Callable[[], MediaStatistics]) -> None:
+        """Show what the media server carries and drops, read at each scrape."""
+        self.registry.register(_MediaCollector(statistics))
+
     def exposition(self) -> bytes:
         """Return the text that Prometheus scrapes, of type `CONTENT_TYPE`."""
         return generate_latest(self.registry)
@@ -114,6 +118,61 @@ class StoreStatistics(Protocol):
     failures: int
     rejected: int
     lost: int
+
+
+class MediaStatistics(Protocol):
+    """What `MediaPlane.statistics` sums up."""
+
+    workers: int
+    rooms: int
+    transports: int
+    sources: int
+    forwards: int
+    tcp_connections: int
+    received_packets: int
+    received_bytes: int
+    sent_packets: int
+    sent_bytes: int
+    cpu_seconds: float
+
+    @property
+    def drops(self) -> Mapping[str, int]:
+        """By reason."""
+
+
+_MEDIA_GAUGES = {
+    "workers": "Threads of the media server.",
+    "rooms": "Rooms that the media server has now.",
+    "transports": "Connections to the media server now: browsers, and devices over WHIP and WHEP.",
+    "sources": "Streams received now.",
+    "forwards": "Streams sent now.",
+    "tcp_connections": "ICE-TCP connections open now.",
+}
+_MEDIA_COUNTERS = {
+    "received_packets": "RTP packets received.",
+    "received_bytes": "Bytes received as RTP.",
+    "sent_packets": "RTP packets sent.",
+    "sent_bytes": "Bytes sent as RTP.",
+    "cpu_seconds": "CPU time of the threads that forward.",
+}
+
+
+class _MediaCollector(Collector):
+    def __init__(self, statistics: Callable[[], MediaStatistics]) -> None:
+        self._statistics = statistics
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._statistics()
+        for name, text in _MEDIA_GAUGES.items():
+            yield GaugeMetricFamily(f"colloque_media_{name}", text, getattr(now, name))
+        for name, text in _MEDIA_COUNTERS.items():
+            yield CounterMetricFamily(f"colloque_media_{name}", text, getattr(now, name))
+        drops = CounterMetricFamily(
+            "colloque_media_drops", "Datagrams that went nowhere, by reason.", labels=["reason"]
+        )
+        for reason, number in now.drops.items():
+            drops.add_metric([reason], number)
+        yield drops
 
 
 class _StoreCollector(Collector):

@@ -1,4 +1,4 @@
-"""Refusals of the REST API as problem documents. [IO]
+"""Refusals of the REST API, and of WHIP and WHEP, as problem documents. [IO]
 
 Spec: RFC 9457. `type` is `urn:colloque:problem:<code>`; the codes are the contract, the sentences are for developers.
 """
@@ -20,6 +20,8 @@ from server.store import DATABASE_ERRORS
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = structlog.get_logger()
+
+_PLACES = ("/api/", "/whip/", "/whep/")
 
 _CODES = {
     400: ("bad_request", "the request is malformed"),
@@ -56,15 +58,15 @@ def problem(error: ApiError) -> web.Response:
     response = web.Response(body=msgspec.json.encode(document), status=error.status, content_type=PROBLEM_TYPE)
     if error.status == HTTPStatus.UNAUTHORIZED:
         response.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="colloque"'
-    elif error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    elif error.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         response.headers[hdrs.RETRY_AFTER] = "5"
     return response
 
 
 @web.middleware
 async def middleware(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Answer every failure under `/api/` with a problem document; everything else passes through."""
-    if not request.path.startswith("/api/"):
+    """Answer every failure of a program's request with a problem document; everything else passes through."""
+    if not request.path.startswith(_PLACES):
         return await handler(request)
     try:
         return await handler(request)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import cast
 
@@ -108,6 +108,8 @@ class DeviceAnswer:
     """What a device over WHIP or WHEP is answered."""
 
     transport: str
+    ufrag: str
+    """Ours: it names the ICE session."""
     sdp: str = field(repr=False)
 
 
@@ -278,8 +280,23 @@ class RelayedRoom:
         connection = self._connections.get(transport)
         if connection is None:
             raise RefusalError("not_found")
+        connection.offer = replace(connection.offer, ice=ice)
         connection.local = self._sfu.restart_ice(transport, ice, now)
         return connection.local
+
+    def is_restart(self, transport: str, ice: IceParameters) -> bool:
+        """Whether these are other credentials than a device's present ones."""
+        connection = self._connections.get(transport)
+        return connection is not None and connection.offer.ice != ice
+
+    def devices(self, participant: str) -> int:
+        """Return how many devices of somebody's are there."""
+        person = self._people.get(participant)
+        return len(person.devices) if person is not None else 0
+
+    def published(self, participant: str) -> set[str]:
+        """Return which kinds of media somebody publishes."""
+        return {source.kind for source in self._sources.values() if source.participant == participant}
 
     def has_device(self, transport: str) -> bool:
         """Whether a device's transport is still there."""
@@ -365,7 +382,7 @@ class RelayedRoom:
             connection.flavours = frozenset({connection.flavour})  # it is not asked again: what it has been told stays
         self._tell_devices(participant)
         self._review(now)
-        return DeviceAnswer(connection.transport, answer)
+        return DeviceAnswer(connection.transport, connection.local.ice.ufrag, answer)
 
     def _close(self, connection: Connection, now: float) -> None:
         """Close a transport: what it publishes is gone for everybody."""

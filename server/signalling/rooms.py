@@ -232,6 +232,25 @@ class Room:
         self._fact("participant.joined", person.id)
         self._registry.stale.add(self)
 
+    def join_device(self, person: Participant, now: float) -> None:
+        """Let somebody be in the conversation by a device, if they are not with their page.
+
+        Raises:
+            RefusalError: `not_joined`, their page is open and not in the conversation yet; `room_full`.
+        """
+        if person.state == "joined":
+            return
+        if person.session is not None:
+            raise RefusalError("not_joined")
+        if person.state == "arrived":
+            person.move("admitted", now)
+        person.by_device = True
+        try:
+            self.join(person, "off", "off", now)
+        except RefusalError:
+            person.by_device = False
+            raise
+
     def leave(self, person: Participant, now: float) -> None:
         """Hang up; the seat is kept."""
         self._leave(person, "left", now)
@@ -630,9 +649,7 @@ class RoomRegistry:
             RefusalError: `room_ended`, `link_revoked`, `room_full`, `link_unknown` (the resume secret has been replaced
                 since), or why the seat is closed.
         """
-        for gone in (claims.room.id, claims.origin):
-            if gone in self._ended:
-                raise RefusalError(self._ended[gone][1])
+        self._refuse_ended(claims)
         room = self.rooms[claims.room.id]
         person = room.participants.get(claims.seat.id) if claims.seat is not None else None
         # Between the look-up and now, another device may have taken the seat, or a clinician closed it.
@@ -653,6 +670,33 @@ class RoomRegistry:
         secret = room.give_resume(person)
         room.attach(person, session, instance, now, same_device=False)
         return room, person, secret
+
+    def enter_device(self, claims: Claims, now: float, wall: datetime) -> tuple[Room, Participant]:
+        """Find or make the seat in whose name a device comes (WHIP, WHEP): one for all devices of a link or token.
+
+        Raises:
+            RefusalError: As `enter`, and `not_admitted`.
+        """
+        self._refuse_ended(claims)
+        room = self.rooms[claims.room.id]
+        seats = [person for person in room.participants.values() if person.seat.origin == claims.origin]
+        admitted = [person for person in seats if person.seat.admitted and not person.seat.closed]
+        if admitted:
+            return room, min(admitted, key=lambda person: person.state != "joined")
+        if claims.single_use and seats and seats[0].seat.closed:
+            raise RefusalError(seats[0].seat.closed)
+        if claims.role != "clinician":
+            raise RefusalError("not_admitted")
+        if len(seats) >= MAX_SEATS_PER_LINK:
+            raise RefusalError("room_full")
+        person = room.create(claims, now, wall)
+        room.give_resume(person)
+        return room, person
+
+    def _refuse_ended(self, claims: Claims) -> None:
+        for gone in (claims.room.id, claims.origin):
+            if gone in self._ended:
+                raise RefusalError(self._ended[gone][1])
 
     @staticmethod
     def _seat_of(room: Room, claims: Claims) -> Participant | None:

@@ -181,6 +181,11 @@ class SignallingEndpoint:
             room.paths.receive_media_event(event, clock_now())
             self._drain()
 
+    def settle(self) -> None:
+        """Hand on what somebody else's call to the rooms has brought about (`whip.py`)."""
+        self._start_ticker()
+        self._drain()
+
     # One socket ------------------------------------------------------------------------------------------------------
 
     async def handle(self, request: web.Request) -> web.StreamResponse:

@@ -23,7 +23,7 @@ from tests.live import ROOT
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    return from_tree({"data_dir": str(tmp_path / "data")})
+    return from_tree({"data_dir": str(tmp_path / "data"), "media": {"port": 0, "workers": 1}})
 
 
 @pytest.fixture

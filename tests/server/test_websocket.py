@@ -117,7 +117,7 @@ def tree() -> dict[str, Any]:
 
 @pytest.fixture
 def settings(tmp_path, tree) -> Config:
-    return from_tree({"data_dir": str(tmp_path), **tree})
+    return from_tree({"data_dir": str(tmp_path), "media": {"port": 0, "workers": 1}, **tree})
 
 
 def with_settings(**tree: Any) -> pytest.MarkDecorator:
