@@ -78,6 +78,7 @@ cdef enum:
     CONTROL = 32                # of one control message, more than CMSG_SPACE(2)
     READY = 64                  # descriptors served in one round
     FULL_MS = 5                 # how long to wait for a full socket buffer before media is dropped
+    FULL_WAITS = 16             # ... and how often in one batch
 
 
 cdef enum:
@@ -461,7 +462,7 @@ cdef class SocketLoop:
 
     cdef void send_messages(self, int descriptor, uint32_t count) noexcept nogil:
         """Send them all; sendmmsg stops at the first that fails: that one is passed over."""
-        cdef uint32_t done = 0
+        cdef uint32_t done = 0, waits = 0
         cdef int sent
         cdef pollfd writable
         while done < count:
@@ -475,7 +476,8 @@ cdef class SocketLoop:
                 writable.fd = descriptor
                 writable.events = POLLOUT
                 writable.revents = 0
-                if poll(&writable, 1, FULL_MS) == 0:
+                waits += 1
+                if waits > FULL_WAITS or poll(&writable, 1, FULL_MS) == 0:
                     while done < count:
                         self.lose(SOCKET_FULL, self.outgoing[done].msg_hdr.msg_iovlen)
                         done += 1
