@@ -17,7 +17,7 @@ PROFILES = {
 }
 BINDING_REQUEST = b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12)
 CLIENT_HELLO = b"\x16\xfe\xff" + bytes(20)
-IDS_IN = {"mid": 1, "transport-cc": 3, "audio-level": 4, "dependency-descriptor": 5}
+IDS_IN = {"mid": 1, "transport-cc": 3, "audio-level": 4, "dependency-descriptor": 5, "rid": 6, "rrid": 8}
 IDS_OUT = {"mid": 9, "abs-send-time": 2, "transport-cc": 7, "audio-level": 1, "dependency-descriptor": 12}
 
 
@@ -89,7 +89,8 @@ class Peer:
         self.relay = relay
         self.address: Address = (ip, next(self.ports), "udp")
         self.transport = relay.add_transport()
-        self.key, other = (bytes([number]) * PROFILES[profile][1] for number in (self.transport + 1, 200))
+        size = PROFILES[profile][1]
+        self.key, other = (number.to_bytes(2) * (size // 2) for number in (self.transport + 1, 60_000))
         self._protect = session(self.key, profile, inbound=False)
         self._unprotect = session(other, profile, inbound=True)
         relay.allow(self.transport, self.address)

@@ -43,7 +43,9 @@ def still_works(relay: Relay, source: int, forward: int) -> None:
     packet = struct.pack("!BBHII", 0x80, 111, 1, 0, 0xC0) + b"sound"
     assert len(relay.process([(ADA, sender().protect(packet))], 9.0)) == 1
     relay.missing(source, 9.0)
-    relay.arrivals(0)
+    relay.feedback(9.0)
+    relay.sent(1)
+    relay.process([], 9.1)
     relay.take_events()
 
 

@@ -6,6 +6,7 @@ from libc.string cimport memset
 
 from server.media.fastpath.demux cimport RTP, demux_rtp, read_u16, read_u32
 from server.media.fastpath.extensions cimport EXTENSIONS, Element, ReceiveIds, read_extensions
+from server.media.fastpath.red cimport Red
 
 
 cdef enum:
@@ -20,8 +21,9 @@ cdef enum:
 cdef struct Frame:
     bint starts                 # first packet of a frame
     bint starts_keyframe        # first packet of one that decoding can begin with; always, for sound
-    bint sync                   # may switch up to its temporal layer here
-    uint8_t temporal
+    uint8_t temporal            # its layer
+    uint8_t reach               # who carries the layers up to this may go up to that one here
+    uint8_t reach_from
     uint8_t picture_bytes       # of the picture id: 1 (7 bits), 2 (15 bits), 0: none
     bint has_tl0
     uint16_t picture_at         # where in the payload
@@ -43,6 +45,7 @@ cdef struct Packet:
     int64_t ext_seq             # written by who knows the source
     Element elements[8]
     Frame frame
+    Red* red                    # NULL: it is not wrapped
 
 
 cdef inline void write_u16(uint8_t* out, uint16_t value) noexcept nogil:
@@ -151,7 +154,8 @@ cdef inline void _read_vp8(const uint8_t* data, size_t size, Frame* frame) noexc
         if flags & 0x30:
             if flags & 0x20 and i < size:
                 frame.temporal = data[i] >> 6
-                frame.sync = (data[i] & 0x20) != 0
+                # Y: it depends on nothing but the base layer.
+                frame.reach = frame.temporal if data[i] & 0x20 else 0
             i += 1
     if i >= size:
         memset(frame, 0, sizeof(Frame))
@@ -180,7 +184,9 @@ cdef inline void _read_vp9(const uint8_t* data, size_t size, Frame* frame) noexc
     if data[0] & 0x20:
         if i < size:
             frame.temporal = data[i] >> 5
-            frame.sync = (data[i] & 0x10) != 0
+            # U: what follows in higher layers depends on nothing of them before.
+            frame.reach = 7 if data[i] & 0x10 else 0
+            frame.reach_from = frame.temporal
             spatial = (data[i] >> 1) & 7
         i += 1
         if not data[0] & 0x10:

@@ -1,93 +1,37 @@
-"""The relay: datagrams in, datagrams out. All that is done to a packet is done here, without the GIL.
+"""The relay's Python face: the methods by which the slow path programs the tables, takes what has come up, and sends.
 
-     datagram ─> demux ─┬─ STUN ──────────────────────────────────────────────> events
-                        └─ from an allowed address? ─┬─ DTLS ─────────────────> events
-                                                     ├─ RTCP ─> unprotect ────> events
-                                                     └─ RTP ──> unprotect ─┬──> events, if no source has its SSRC
-                                                                           └─ source: count, history
-                                                                                └─ each forward that it feeds:
-                                                                                   number, rewrite, protect ─> batch
+One Relay per media worker, driven by its socket loop (or, in memory, by `process`). One mutex, held for a batch at a time, keeps
+the slow path and the road of packets (road.pyx, the base class) apart: every method here takes it.
 
-One Relay per media worker, driven by its socket loop (or, in memory, by `process`). The slow path programs it through the
-methods below; one mutex, held for a batch at a time, keeps both apart. What a packet is changed into depends on three tables
-(relay.pxd): transports, sources (streams received) and forwards (streams sent). There is no policy here.
-
-Longer than other modules because it is the packet's whole road; the leaves (`*.pxd`) hold what can be read alone:
-slots, packet, extensions, numbering, history, arrivals, crypto.
-
-Spec: RFC 3550, RFC 3711, RFC 4588, RFC 7983, RFC 8285; payloads as in packet.pxd.
+Longer than other modules because it is one table of methods on the same three tables; relay.pyi documents them.
 """
 
 import secrets
-from enum import IntEnum
 
 import numpy as np
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
-from libc.stdint cimport uintptr_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset
+from libc.stdint cimport int64_t, uintptr_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy, memset
 
-from server.media.fastpath cimport demux as verdicts
-from server.media.fastpath.arrivals cimport ARRIVALS, Arrivals, note_arrival
-from server.media.fastpath.crypto cimport (
-    SRTP_AUTH_FAIL,
-    SRTP_OK,
-    SRTP_REPLAY_FAIL,
-    SRTP_REPLAY_OLD,
-    SRTP_TRAILER,
-    Transform,
-    session_pointer,
-    srtp_functions,
+from server.media.fastpath.arrivals cimport Arrivals
+from server.media.fastpath.batch cimport STRIDE, batch_add, batch_close, batch_next, batch_open
+from server.media.fastpath.crypto cimport SRTP_OK, session_pointer
+from server.media.fastpath.extensions cimport EXTENSIONS
+from server.media.fastpath.feedback cimport feedback_begin, feedback_due, feedback_end, write_feedback
+from server.media.fastpath.history cimport HISTORY_SLOTS, History, history_ask
+from server.media.fastpath.sentlog cimport SENT, Sent, SentLog
+from server.media.fastpath.slots cimport TCP, UDP, key_of_ssrc, map_get, map_put, map_remove
+from server.media.fastpath.tables cimport (
+    DROPS, DROP_NOT_NOMINATED, DROP_PROTECT_FAILED, DROP_QUEUE_FULL, EVENTS, Forward, ForwardRow, MAX_DATAGRAM,
+    Queued, Source, SourceRow, Transport, TransportRow, reset_row,
 )
-from server.media.fastpath.demux cimport demux, read_u16, read_u32
-from server.media.fastpath.extensions cimport (
-    ABS_SEND_TIME,
-    AUDIO_LEVEL,
-    DEPENDENCY_DESCRIPTOR,
-    EXTENSIONS,
-    MID,
-    RID,
-    RRID,
-    TRANSPORT_CC,
-    Element,
-    write_extensions,
-)
-from server.media.fastpath.history cimport HISTORY_SLOTS, history_ask, history_get, history_open, history_put
-from server.media.fastpath.numbering cimport Piece, begin_piece, leave_out, newest, piece_in, piece_out, unwrap
-from server.media.fastpath.packet cimport (
-    CODEC_AV1,
-    CODEC_H264,
-    CODEC_OPUS,
-    CODEC_OTHER,
-    CODEC_VP8,
-    CODEC_VP9,
-    Packet,
-    parse_packet,
-    read_frame,
-    rewrite_frame,
-    write_u16,
-    write_u32,
-)
-from server.media.fastpath.slots cimport (
-    TCP,
-    UDP,
-    Key,
-    key_of_ssrc,
-    map_close,
-    map_get,
-    map_open,
-    map_put,
-    map_remove,
-)
+from server.media.fastpath.unknown cimport unknown_forget
 
 from server.errors import InvalidStateError
 from server.media.fastpath.crypto import open_session
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_init(pthread_mutex_t*, void*)
-    int pthread_mutex_lock(pthread_mutex_t*)
-    int pthread_mutex_unlock(pthread_mutex_t*)
-    int pthread_mutex_destroy(pthread_mutex_t*)
+from server.media.fastpath.names import (
+    EXTENSION_NAMES, FORWARD_DTYPE, SENT_DTYPE, SOURCE_DTYPE, TRANSPORT_DTYPE, Codec, DropReason, EventKind,
+)
 
 cdef extern from "<unistd.h>" nogil:
     Py_ssize_t write(int, const void*, size_t)
@@ -102,112 +46,12 @@ cdef extern from "<arpa/inet.h>" nogil:
 Address = tuple[str, int, str]
 Event = tuple[int, int, Address, bytes, float]
 MAX_DATAGRAM_BYTES = MAX_DATAGRAM
-_ADDRESSES_OF_ONE = 16
 _OUTBOX = 1024
 _BATCH = 256
-cdef double UNKNOWN_EVERY_S = 0.02
-cdef double WANTED_EVERY_S = 0.5
 cdef int64_t BUDGET_AT_FIRST = 32 * 1024
-cdef int64_t BUDGET_MOST = 128 * 1024
-_EXTENSION_NAMES = (
-    "mid", "rid", "rrid", "abs-send-time", "transport-cc", "audio-level", "video-orientation", "dependency-descriptor",
-)
 
 
-class Codec(IntEnum):
-    """What a payload is, as far as the relay has to know."""
-
-    OTHER = CODEC_OTHER
-    OPUS = CODEC_OPUS
-    VP8 = CODEC_VP8
-    VP9 = CODEC_VP9
-    H264 = CODEC_H264
-    AV1 = CODEC_AV1
-
-
-class EventKind(IntEnum):
-    """What is passed up to the slow path."""
-
-    STUN = EVENT_STUN
-    DTLS = EVENT_DTLS
-    RTCP = EVENT_RTCP
-    UNKNOWN_SSRC = EVENT_UNKNOWN_SSRC
-    KEYFRAME_WANTED = EVENT_KEYFRAME_WANTED
-    SWITCHED = EVENT_SWITCHED
-    DISCONNECTED = EVENT_DISCONNECTED
-
-
-class DropReason(IntEnum):
-    """Why a datagram went nowhere: an index into `Relay.drops`."""
-
-    EMPTY = verdicts.EMPTY - 0x80
-    UNKNOWN_PROTOCOL = verdicts.UNKNOWN_PROTOCOL - 0x80
-    RTP_TRUNCATED = verdicts.RTP_TRUNCATED - 0x80
-    RTCP_TRUNCATED = verdicts.RTCP_TRUNCATED - 0x80
-    STUN_TRUNCATED = verdicts.STUN_TRUNCATED - 0x80
-    STUN_BAD_COOKIE = verdicts.STUN_BAD_COOKIE - 0x80
-    STUN_BAD_LENGTH = verdicts.STUN_BAD_LENGTH - 0x80
-    DTLS_TRUNCATED = verdicts.DTLS_TRUNCATED - 0x80
-    TURN_CHANNEL_TRUNCATED = verdicts.TURN_CHANNEL_TRUNCATED - 0x80
-    TURN_CHANNEL = DROP_TURN_CHANNEL
-    TOO_LONG = DROP_TOO_LONG
-    ADDRESS_NOT_ALLOWED = DROP_ADDRESS_NOT_ALLOWED
-    NO_KEYS = DROP_NO_KEYS
-    SRTP_AUTH_FAILED = DROP_SRTP_AUTH_FAILED
-    SRTP_REPLAYED = DROP_SRTP_REPLAYED
-    SRTP_FAILED = DROP_SRTP_FAILED
-    UNKNOWN_SSRC = DROP_UNKNOWN_SSRC
-    UNEXPECTED_PAYLOAD_TYPE = DROP_UNEXPECTED_PAYLOAD_TYPE
-    RTP_BAD_PADDING = DROP_RTP_BAD_PADDING
-    RTP_PADDING_ONLY = DROP_RTP_PADDING_ONLY
-    RTX_BAD = DROP_RTX_BAD
-    DUPLICATE = DROP_DUPLICATE
-    QUEUE_FULL = DROP_QUEUE_FULL
-    STRANGER_QUEUE_FULL = DROP_STRANGER_QUEUE_FULL
-    NOT_NOMINATED = DROP_NOT_NOMINATED
-    PROTECT_FAILED = DROP_PROTECT_FAILED
-    TOO_LATE = DROP_TOO_LATE
-    SEND_FAILED = DROP_SEND_FAILED
-
-
-def _dtype(columns):
-    return np.dtype([tuple(column.split()) for column in columns.split(", ")], align=True)
-
-
-TRANSPORT_DTYPE = _dtype(
-    "received_packets u8, received_bytes u8, sent_packets u8, sent_bytes u8, wide_seq u8, received_at f8, used u1, keyed u1"
-)
-SOURCE_DTYPE = _dtype(
-    "base_ext_seq i8, highest_ext_seq i8, packets u8, bytes u8, lost i8, recovered u8, keyframes u8, jitter f8,"
-    " received_at f8, loudness f8, transport i4, ssrc u4, clock_rate u4, timestamp u4, used u1, codec u1, audio_level u1,"
-    " voice u1"
-)
-FORWARD_DTYPE = _dtype(
-    "highest_ext_seq i8, packets u8, bytes u8, retransmitted u8, dropped_temporal u8, sent_at f8, transport i4, source i4,"
-    " pending i4, ssrc u4, timestamp_offset u4, timestamp u4, used u1"
-)
-if (TRANSPORT_DTYPE.itemsize, SOURCE_DTYPE.itemsize, FORWARD_DTYPE.itemsize) != (
-    sizeof(TransportRow), sizeof(SourceRow), sizeof(ForwardRow)
-):
-    raise ImportError("the views of the relay's tables do not have the layout of relay.pxd")
-
-
-cdef bint batch_open(Batch* batch, uint32_t room, Flush flush, void* context) noexcept nogil:
-    """Make room for so many datagrams. False: no memory."""
-    batch.arena = <uint8_t*>malloc(<size_t>room * STRIDE)
-    batch.items = <Outgoing*>calloc(room, sizeof(Outgoing))
-    batch.count = 0
-    batch.room = room
-    batch.flush = flush
-    batch.context = context
-    return batch.arena != NULL and batch.items != NULL
-
-
-cdef void batch_close(Batch* batch) noexcept nogil:
-    free(batch.arena)
-    free(batch.items)
-    batch.arena = NULL
-    batch.items = NULL
+_VIDEO = (Codec.VP8, Codec.VP9, Codec.H264, Codec.AV1)
 
 
 cdef Endpoint _endpoint(address) except *:
@@ -247,15 +91,10 @@ cdef void _collect(void* context, Batch* batch) noexcept with gil:
     batch.count = 0
 
 
-cdef class Relay:
+cdef class Relay(Road):
     """See relay.pyi, which documents every method for whoever calls it."""
 
     def __cinit__(self, transports=2048, sources=16384, forwards=65536):
-        cdef uint64_t seed = secrets.randbits(64)
-        pthread_mutex_init(&self.mutex, NULL)
-        self.srtp = srtp_functions()
-        self.transports_room = transports
-        self.sources_room = sources
         self.wake_fd = -1
         self._tables = [
             np.zeros(transports, TRANSPORT_DTYPE),
@@ -276,49 +115,13 @@ cdef class Relay:
         self._free_sources = list(range(sources))[::-1]
         self._free_forwards = list(range(forwards))[::-1]
         self._sessions = {}
-        self.transports = <Transport*>PyMem_RawCalloc(transports, sizeof(Transport))
-        self.sources = <Source*>PyMem_RawCalloc(sources, sizeof(Source))
-        self.forwards = <Forward*>PyMem_RawCalloc(forwards, sizeof(Forward))
-        self.events = <Queued*>PyMem_RawCalloc(EVENTS, sizeof(Queued))
-        if (
-            self.transports == NULL
-            or self.sources == NULL
-            or self.forwards == NULL
-            or self.events == NULL
-            or not map_open(&self.by_address, transports * _ADDRESSES_OF_ONE, seed)
-            or not map_open(&self.by_ssrc, 2 * sources, seed)
-            or not batch_open(&self.outbox, _OUTBOX, NULL, NULL)
-        ):
+        if not batch_open(&self.outbox, _OUTBOX, NULL, NULL):
             raise MemoryError
 
     def __dealloc__(self):
-        cdef Py_ssize_t i
-        if self.transports != NULL:
-            for i in range(self.transports_room):
-                free(self.transports[i].arrivals)
-        if self.sources != NULL:
-            for i in range(self.sources_room):
-                free(self.sources[i].feeds)
-                free(self.sources[i].history)
-        if self.events != NULL:
-            for i in range(<Py_ssize_t>self.events_count):
-                free(self.events[(self.events_begin + i) % EVENTS].data)
-        PyMem_RawFree(self.transports)
-        PyMem_RawFree(self.sources)
-        PyMem_RawFree(self.forwards)
-        PyMem_RawFree(self.events)
-        map_close(&self.by_address)
-        map_close(&self.by_ssrc)
         batch_close(&self.outbox)
-        pthread_mutex_destroy(&self.mutex)
 
-    # --- Per packet ---------------------------------------------------------------------------------------------------
-
-    cdef void lock(self) noexcept nogil:
-        pthread_mutex_lock(&self.mutex)
-
-    cdef void unlock(self) noexcept nogil:
-        pthread_mutex_unlock(&self.mutex)
+    # --- Batches ------------------------------------------------------------------------------------------------------
 
     cdef void begin_batch(self, double now, Batch* out) noexcept nogil:
         """Set the time, and let the slow path's traffic go first."""
@@ -326,418 +129,34 @@ cdef class Relay:
         if self.outbox.count:
             out.flush(out.context, &self.outbox)
 
-    cdef void receive(self, uint8_t* data, uint32_t size, const Endpoint* origin, Batch* out) noexcept nogil:
-        """Do with a datagram what is to be done; it is overwritten. The mutex is held."""
-        cdef uint8_t kind = demux(data, size)
-        cdef int32_t transport, found = -1
-        cdef int length = <int>size
-        cdef uint32_t ssrc
-        cdef Transport* association
-        cdef Key key
-        if size > MAX_DATAGRAM:
-            self._drop(DROP_TOO_LONG)
-            return
-        if kind & 0x80:
-            self._drop(kind & 0x7F)
-            return
-        key.endpoint = origin[0]
-        transport = map_get(&self.by_address, &key)
-        if kind == verdicts.STUN:
-            self._pass_up(EVENT_STUN, transport, True, origin, data, size)
-            return
-        if transport < 0:
-            self._drop(DROP_ADDRESS_NOT_ALLOWED)
-            return
-        if kind == verdicts.DTLS:
-            self._pass_up(EVENT_DTLS, transport, True, origin, data, size)
-            return
-        if kind == verdicts.TURN_CHANNEL:
-            self._drop(DROP_TURN_CHANNEL)
-            return
-        association = &self.transports[transport]
-        if association.receive == NULL:
-            self._drop(DROP_NO_KEYS)
-            return
-        if kind == verdicts.RTCP:
-            if self._decrypt(self.srtp.unprotect_rtcp, association.receive, data, &length):
-                self._pass_up(EVENT_RTCP, transport, True, origin, data, <uint32_t>length)
-        else:
-            ssrc = read_u32(data + 8)
-            key = key_of_ssrc(transport, ssrc)
-            found = map_get(&self.by_ssrc, &key)
-            if found < 0 and self._is_flood(transport, ssrc):
-                self._drop(DROP_UNKNOWN_SSRC)
-                return
-            if not self._decrypt(self.srtp.unprotect, association.receive, data, &length):
-                return
-            self._receive_rtp(transport, found, origin, data, <uint32_t>length, out)
-        self.transport_rows[transport].received_packets += 1
-        self.transport_rows[transport].received_bytes += size
-        self.transport_rows[transport].received_at = self.now
-
-    cdef void _drop(self, int reason) noexcept nogil:
-        self.drop_counts[reason] += 1
-
-    cdef bint _decrypt(self, Transform function, void* session, uint8_t* data, int* size) noexcept nogil:
-        """Check and decrypt in place; a refusal is counted."""
-        cdef int status = function(session, data, size)
-        if status == SRTP_OK:
-            return True
-        if status == SRTP_AUTH_FAIL:
-            self._drop(DROP_SRTP_AUTH_FAILED)
-        elif status == SRTP_REPLAY_FAIL or status == SRTP_REPLAY_OLD:
-            self._drop(DROP_SRTP_REPLAYED)
-        else:
-            self._drop(DROP_SRTP_FAILED)
-        return False
-
-    cdef void _receive_rtp(
-        self, int32_t transport, int32_t found, const Endpoint* origin, uint8_t* data, uint32_t size, Batch* out
-    ) noexcept nogil:
-        """An authentic RTP packet. `found`: twice its source, and one if it is the source's RTX; or -1."""
-        cdef Transport* association = &self.transports[transport]
-        cdef int32_t index = found >> 1
-        cdef bint recovered = found & 1
-        cdef Source* source
-        cdef SourceRow* row
-        cdef Packet packet
-        cdef uint32_t i
-        if not parse_packet(data, size, &association.receive_ids, &packet):
-            self._drop(DROP_RTP_BAD_PADDING)
-            return
-        if association.arrivals != NULL and packet.elements[TRANSPORT_CC].size >= 2:
-            note_arrival(association.arrivals, read_u16(packet.elements[TRANSPORT_CC].data), self.now)
-        if found < 0:
-            self._receive_unknown(transport, origin, data, packet.size, packet.ssrc)
-            return
-        source = &self.sources[index]
-        row = &self.source_rows[index]
-        if recovered and not self._unwrap_rtx(source, row, &packet):
-            return
-        if packet.payload_type != source.payload_type:
-            self._drop(DROP_UNEXPECTED_PAYLOAD_TYPE)
-            return
-        if not self._count_packet(source, row, &packet, recovered):
-            self._drop(DROP_DUPLICATE)
-            return
-        read_frame(row.codec, packet.payload, packet.payload_size, &packet.frame)
-        row.keyframes += packet.frame.starts_keyframe
-        i = source.feeds_count
-        while i:
-            # Backwards: nobody but the one served may leave the list.
-            i -= 1
-            self._forward(source.feeds[i], index, &packet, out)
-        if packet.payload_size == 0:
-            self._drop(DROP_RTP_PADDING_ONLY)
-
-    cdef bint _is_flood(self, int32_t transport, uint32_t ssrc) noexcept nogil:
-        """Whether an SSRC is new and one too many: libsrtp keeps a context for each that it has decrypted."""
-        cdef Transport* association = &self.transports[transport]
-        cdef uint32_t i
-        if association.unknown_count < UNKNOWN_SSRCS:
-            return False
-        for i in range(association.unknown_count):
-            if association.unknown[i].ssrc == ssrc:
-                return False
-        return True
-
-    cdef void _receive_unknown(
-        self, int32_t transport, const Endpoint* origin, uint8_t* data, uint32_t size, uint32_t ssrc
-    ) noexcept nogil:
-        """Let the slow path find out what it is, now and then. `_is_flood` has said that there is room."""
-        cdef Transport* association = &self.transports[transport]
-        cdef UnknownSsrc* unknown
-        cdef uint32_t i = 0
-        while i < association.unknown_count and association.unknown[i].ssrc != ssrc:
-            i += 1
-        unknown = &association.unknown[i]
-        if i == association.unknown_count:
-            association.unknown_count += 1
-            unknown.ssrc = ssrc
-        elif self.now - unknown.reported_at < UNKNOWN_EVERY_S:
-            self._drop(DROP_UNKNOWN_SSRC)
-            return
-        unknown.reported_at = self.now
-        self._pass_up(EVENT_UNKNOWN_SSRC, transport, True, origin, data, size)
-
-    cdef bint _unwrap_rtx(self, Source* source, SourceRow* row, Packet* packet) noexcept nogil:
-        """Make the original packet of an RTX packet, in place: |header|OSN|payload| -> |header|payload|.
-
-        Spec: RFC 4588 section 4.
-        """
-        cdef uint16_t original
-        cdef size_t header = packet.payload - packet.data
-        cdef int i
-        if packet.payload_size == 0:
-            self._drop(DROP_RTP_PADDING_ONLY)
-            return False
-        if packet.payload_size < 2 or packet.payload_type != source.rtx_payload_type or row.base_ext_seq == 0:
-            self._drop(DROP_RTX_BAD)
-            return False
-        original = read_u16(packet.payload)
-        memmove(packet.data + 2, packet.data, header)
-        for i in range(EXTENSIONS):
-            packet.elements[i].data += 2
-        packet.data += 2
-        packet.payload += 2
-        packet.payload_size -= 2
-        packet.size -= 2
-        packet.seq = original
-        packet.ssrc = row.ssrc
-        packet.payload_type = source.payload_type
-        packet.data[1] = packet.marker << 7 | packet.payload_type
-        write_u16(packet.data + 2, packet.seq)
-        write_u32(packet.data + 8, packet.ssrc)
-        return True
-
-    cdef bint _count_packet(self, Source* source, SourceRow* row, Packet* packet, bint recovered) noexcept nogil:
-        """Extend its sequence number, keep it, count it. False: it was received before, or is too old to know.
-
-        Spec: RFC 3550 appendix A.1, A.3, A.8.
-        """
-        cdef double transit, change
-        if row.base_ext_seq == 0:
-            row.base_ext_seq = 0x10000 + packet.seq
-            row.highest_ext_seq = row.base_ext_seq
-        packet.ext_seq = unwrap(row.highest_ext_seq, packet.seq)
-        if row.codec in (CODEC_VP8, CODEC_VP9, CODEC_H264, CODEC_AV1):
-            if source.history == NULL:
-                source.history = history_open()
-            # A packet of padding is noted as received, and not kept.
-            if source.history != NULL and not history_put(
-                source.history, packet.ext_seq, packet.data, packet.size if packet.payload_size else 0
-            ):
-                return False
-        if packet.ext_seq > row.highest_ext_seq:
-            row.highest_ext_seq = packet.ext_seq
-        elif packet.ext_seq < row.base_ext_seq:
-            row.base_ext_seq = packet.ext_seq
-        if recovered:
-            row.recovered += 1
-        else:
-            row.packets += 1
-            row.bytes += packet.payload_size
-            transit = self.now * row.clock_rate - packet.timestamp
-            if row.packets > 1:
-                change = transit - source.transit
-                if -2147483648.0 < change < 2147483648.0:
-                    row.jitter += ((change if change > 0 else -change) - row.jitter) / 16
-            source.transit = transit
-            row.received_at = self.now
-            row.timestamp = packet.timestamp
-        row.lost = row.highest_ext_seq - row.base_ext_seq + 1 - <int64_t>row.packets
-        if packet.elements[AUDIO_LEVEL].size:
-            row.voice = packet.elements[AUDIO_LEVEL].data[0] >> 7
-            row.audio_level = packet.elements[AUDIO_LEVEL].data[0] & 0x7F
-            row.loudness += (127 - row.audio_level - row.loudness) / 10
-        return True
-
-    cdef void _forward(self, int32_t index, int32_t source, Packet* packet, Batch* out) noexcept nogil:
-        """Carry a packet of a source out on a forward that it feeds."""
-        cdef Forward* forward = &self.forwards[index]
-        cdef ForwardRow* row = &self.forward_rows[index]
-        cdef uint32_t birth = self.sources[source].birth
-        cdef Piece* piece
-        cdef int64_t ext_seq
-        if row.pending == source:
-            if packet.payload_size == 0 or (forward.at_keyframe and not packet.frame.starts_keyframe):
-                if self.now - forward.wanted_at >= WANTED_EVERY_S and packet.payload_size:
-                    forward.wanted_at = self.now
-                    self._tell(EVENT_KEYFRAME_WANTED, index, source)
-                return
-            self._switch(index, source, packet)
-        if packet.ext_seq <= forward.highest_in:
-            piece = piece_in(&forward.numbering, birth, packet.ext_seq)
-            if piece == NULL:
-                self._drop(DROP_TOO_LATE)
-                return
-            if packet.payload_size == 0 or packet.frame.temporal > forward.temporal:
-                return
-        else:
-            forward.highest_in = packet.ext_seq
-            if packet.payload_size == 0:
-                leave_out(&forward.numbering, packet.ext_seq)
-                return
-            if packet.frame.starts:
-                if forward.max_temporal < forward.temporal or packet.frame.starts_keyframe:
-                    forward.temporal = forward.max_temporal
-                elif packet.frame.sync and forward.temporal < packet.frame.temporal <= forward.max_temporal:
-                    forward.temporal = packet.frame.temporal
-            if packet.frame.temporal > forward.temporal:
-                row.dropped_temporal += 1
-                leave_out(&forward.numbering, packet.ext_seq)
-                if packet.frame.picture_bytes and forward.left_out_picture != packet.frame.picture_id:
-                    forward.left_out_picture = packet.frame.picture_id
-                    newest(&forward.numbering).picture_delta -= 1
-                return
-            piece = newest(&forward.numbering)
-            forward.picture_id = packet.frame.picture_id + piece.picture_delta
-            forward.tl0 = packet.frame.tl0 + piece.tl0_delta
-            if packet.elements[DEPENDENCY_DESCRIPTOR].size >= 3:
-                forward.frame_number = read_u16(packet.elements[DEPENDENCY_DESCRIPTOR].data + 1) + piece.frame_delta
-        ext_seq = piece.from_out + (packet.ext_seq - piece.from_in)
-        if not self._emit(index, packet, piece, ext_seq, False, out):
-            return
-        row.packets += 1
-        row.bytes += packet.payload_size
-        row.sent_at = self.now
-        if ext_seq > row.highest_ext_seq:
-            row.highest_ext_seq = ext_seq
-            row.timestamp = packet.timestamp + piece.timestamp_delta
-        forward.budget = min(forward.budget + packet.payload_size // 4, BUDGET_MOST)
-
-    cdef void _switch(self, int32_t index, int32_t source, Packet* packet) noexcept nogil:
-        """Begin with the pending source at this packet, continuing what was sent."""
-        cdef Forward* forward = &self.forwards[index]
-        cdef ForwardRow* row = &self.forward_rows[index]
-        cdef bint first = forward.numbering.count == 0
-        cdef uint32_t elapsed
-        cdef Piece* piece = begin_piece(&forward.numbering)
-        memset(piece, 0, sizeof(Piece))
-        piece.birth = self.sources[source].birth
-        piece.source = source
-        piece.from_in = packet.ext_seq
-        piece.from_out = row.highest_ext_seq + 1
-        if not first:
-            elapsed = <uint32_t><int64_t>((self.now - row.sent_at) * self.source_rows[source].clock_rate + 0.5)
-            piece.timestamp_delta = row.timestamp + max(elapsed, <uint32_t>1) - packet.timestamp
-            piece.picture_delta = forward.picture_id + 1 - packet.frame.picture_id
-            piece.tl0_delta = forward.tl0 + 1 - packet.frame.tl0
-            if packet.elements[DEPENDENCY_DESCRIPTOR].size >= 3:
-                piece.frame_delta = forward.frame_number + 1 - read_u16(packet.elements[DEPENDENCY_DESCRIPTOR].data + 1)
-        if forward.has_timestamp_offset and (
-            first or <int32_t>(packet.timestamp + forward.timestamp_offset - row.timestamp) > 0
-        ):
-            piece.timestamp_delta = forward.timestamp_offset
-        forward.highest_in = packet.ext_seq - 1
-        forward.temporal = forward.max_temporal
-        forward.left_out_picture = -1
-        if row.source >= 0:
-            self._detach(index, row.source)
-        row.source = source
-        row.pending = -1
-        row.timestamp_offset = piece.timestamp_delta
-        self._tell(EVENT_SWITCHED, index, source)
-
-    cdef bint _emit(
-        self, int32_t index, Packet* packet, const Piece* piece, int64_t ext_seq, bint rtx, Batch* out
-    ) noexcept nogil:
-        """Write, protect and queue one packet of a forward. False: dropped, counted."""
-        cdef Forward* forward = &self.forwards[index]
-        cdef ForwardRow* row = &self.forward_rows[index]
-        cdef Transport* association = &self.transports[row.transport]
-        cdef TransportRow* transport_row = &self.transport_rows[row.transport]
-        cdef Element elements[8]
-        cdef uint8_t sent_at[3]
-        cdef uint8_t wide_seq[2]
-        cdef uint8_t* data
-        cdef uint32_t fixed
-        cdef size_t extension
-        cdef int size = 12
-        if association.send == NULL or association.nominated.family == 0:
-            self._drop(DROP_NOT_NOMINATED)
-            return False
-        if out.count == out.room:
-            out.flush(out.context, out)
-        data = out.arena + <size_t>out.count * STRIDE
-
-        memcpy(elements, packet.elements, sizeof(elements))
-        elements[MID].data = forward.mid
-        elements[MID].size = forward.mid_size
-        elements[RID].size = 0
-        elements[RRID].size = 0
-        fixed = <uint32_t><uint64_t>(self.now * 262144.0)
-        sent_at[0] = <uint8_t>(fixed >> 16)
-        sent_at[1] = <uint8_t>(fixed >> 8)
-        sent_at[2] = <uint8_t>fixed
-        elements[ABS_SEND_TIME].data = sent_at
-        elements[ABS_SEND_TIME].size = 3
-        elements[TRANSPORT_CC].size = 0
-        if association.send_ids.id[TRANSPORT_CC]:
-            transport_row.wide_seq += 1
-            write_u16(wide_seq, <uint16_t>transport_row.wide_seq)
-            elements[TRANSPORT_CC].data = wide_seq
-            elements[TRANSPORT_CC].size = 2
-        extension = write_extensions(data + size, &association.send_ids, elements)
-        if elements[DEPENDENCY_DESCRIPTOR].data != NULL and elements[DEPENDENCY_DESCRIPTOR].size >= 3:
-            write_u16(
-                <uint8_t*>elements[DEPENDENCY_DESCRIPTOR].data + 1,
-                read_u16(elements[DEPENDENCY_DESCRIPTOR].data + 1) + piece.frame_delta,
-            )
-        size += <int>extension
-
-        data[0] = 0x90 if extension else 0x80
-        data[1] = packet.marker << 7 | (forward.rtx_payload_type if rtx else forward.payload_type)
-        write_u32(data + 4, packet.timestamp + piece.timestamp_delta)
-        if rtx:
-            forward.rtx_seq += 1
-            write_u16(data + 2, forward.rtx_seq)
-            write_u32(data + 8, forward.rtx_ssrc)
-            write_u16(data + size, <uint16_t>ext_seq)
-            size += 2
-        else:
-            write_u16(data + 2, <uint16_t>ext_seq)
-            write_u32(data + 8, row.ssrc)
-        memcpy(data + size, packet.payload, packet.payload_size)
-        rewrite_frame(data + size, &packet.frame, piece.picture_delta, piece.tl0_delta)
-        size += <int>packet.payload_size
-
-        if self.srtp.protect(association.send, data, &size) != SRTP_OK:
-            self._drop(DROP_PROTECT_FAILED)
-            return False
-        self._queue(out, row.transport, &association.nominated, size)
-        out.items[out.count - 1].video = forward.video
-        transport_row.sent_packets += 1
-        transport_row.sent_bytes += <uint64_t>size
-        return True
-
-    cdef void _queue(self, Batch* out, int32_t transport, const Endpoint* to, int size) noexcept nogil:
-        """The datagram that was written at the batch's end is complete."""
-        cdef Outgoing* item = &out.items[out.count]
-        item.to = to[0]
-        item.transport = transport
-        item.size = <uint16_t>size
-        item.video = False
-        out.count += 1
+    def process(self, datagrams, now):
+        cdef list sent = []
+        cdef Batch out
+        cdef Endpoint origin
+        cdef uint8_t scratch[65536]
+        cdef const uint8_t[::1] view
+        cdef uint32_t size
+        if not batch_open(&out, _BATCH, _collect, <void*>sent):
+            batch_close(&out)
+            raise MemoryError
+        with nogil:
+            self.lock()
+        try:
+            self.begin_batch(now, &out)
+            for address, datagram in datagrams:
+                origin = _endpoint(address)
+                view = datagram
+                size = min(<uint32_t>len(datagram), <uint32_t>sizeof(scratch))
+                if size:
+                    memcpy(scratch, &view[0], size)
+                self.receive(scratch, size, &origin, &out)
+            _collect(<void*>sent, &out)
+        finally:
+            self.unlock()
+            batch_close(&out)
+        return sent
 
     # --- Up to the slow path ------------------------------------------------------------------------------------------
-
-    cdef void _pass_up(
-        self, uint8_t kind, int32_t index, bint charged, const Endpoint* origin, const uint8_t* data, uint32_t size
-    ) noexcept nogil:
-        """Queue an event, within the share of its transport, or of all strangers together."""
-        cdef Queued* event
-        if charged and index < 0 and self.events_of_strangers >= EVENTS_OF_STRANGERS:
-            self._drop(DROP_STRANGER_QUEUE_FULL)
-            return
-        if self.events_count == EVENTS or (charged and index >= 0 and self.transports[index].events >= EVENTS_OF_ONE):
-            self._drop(DROP_QUEUE_FULL)
-            return
-        event = &self.events[(self.events_begin + self.events_count) % EVENTS]
-        event.data = <uint8_t*>malloc(size)
-        if event.data == NULL:
-            self._drop(DROP_QUEUE_FULL)
-            return
-        memcpy(event.data, data, size)
-        event.size = <uint16_t>size
-        event.kind = kind
-        event.index = index
-        event.charged = charged
-        event.origin = origin[0]
-        event.at = self.now
-        self.events_count += 1
-        if charged and index < 0:
-            self.events_of_strangers += 1
-        elif charged:
-            self.transports[index].events += 1
-
-    cdef void _tell(self, uint8_t kind, int32_t forward, int32_t source) noexcept nogil:
-        """Queue an event of a forward and a source."""
-        cdef uint8_t data[4]
-        cdef Endpoint nowhere
-        memset(&nowhere, 0, sizeof(Endpoint))
-        write_u32(data, <uint32_t>source)
-        self._pass_up(kind, forward, False, &nowhere, data, 4)
 
     def take_events(self, limit=4096):
         cdef Queued* event
@@ -808,6 +227,7 @@ cdef class Relay:
                 else:
                     i += 1
             free(self.transports[index].arrivals)
+            free(self.transports[index].sent)
             memset(&self.transports[index], 0, sizeof(Transport))
             memset(&self.transport_rows[index], 0, sizeof(TransportRow))
             self._sessions.pop(index, None)
@@ -885,7 +305,7 @@ cdef class Relay:
         cdef int32_t index
         cdef Transport* association
         for name, identifier in (*receive.items(), *send.items()):
-            if name not in _EXTENSION_NAMES or not 1 <= identifier <= 255 or identifier == 15:
+            if name not in EXTENSION_NAMES or not 1 <= identifier <= 255 or identifier == 15:
                 raise InvalidStateError(f"header extension {name} cannot have id {identifier}")
         with nogil:
             self.lock()
@@ -895,40 +315,48 @@ cdef class Relay:
             memset(association.receive_ids.name, EXTENSIONS, 256)
             memset(association.send_ids.id, 0, EXTENSIONS)
             for name, identifier in receive.items():
-                association.receive_ids.name[<uint8_t>identifier] = _EXTENSION_NAMES.index(name)
+                association.receive_ids.name[<uint8_t>identifier] = EXTENSION_NAMES.index(name)
             for name, identifier in send.items():
-                association.send_ids.id[<uint8_t>_EXTENSION_NAMES.index(name)] = identifier
+                association.send_ids.id[<uint8_t>EXTENSION_NAMES.index(name)] = identifier
             if "transport-cc" in receive and association.arrivals == NULL:
                 association.arrivals = <Arrivals*>calloc(1, sizeof(Arrivals))
                 if association.arrivals == NULL:
                     raise MemoryError
+            if "transport-cc" in send and association.sent == NULL:
+                association.sent = <SentLog*>calloc(1, sizeof(SentLog))
+                if association.sent == NULL:
+                    raise MemoryError
         finally:
             self.unlock()
 
-    def arrivals(self, transport):
-        cdef Arrivals* log
+    def sent(self, transport):
+        cdef SentLog* log
+        cdef Sent[::1] rows
         cdef uint32_t i
-        cdef list taken = []
+        taken = np.empty(SENT, SENT_DTYPE)
+        cdef uint32_t count = 0
+        rows = taken
         with nogil:
             self.lock()
         try:
-            log = self.transports[self._slot(transport, "transport")].arrivals
+            log = self.transports[self._slot(transport, "transport")].sent
             if log != NULL:
-                for i in range(log.count):
-                    taken.append((log.ring[(log.begin + i) % ARRIVALS].wide_seq, log.ring[(log.begin + i) % ARRIVALS].at))
+                count = log.count
+                for i in range(count):
+                    rows[i] = log.ring[(log.begin + i) % SENT]
                 log.count = 0
         finally:
             self.unlock()
-        return taken
+        return taken[:count]
 
     # --- Sources ------------------------------------------------------------------------------------------------------
 
-    def add_source(self, transport, ssrc, codec, payload_type, clock_rate, rtx_ssrc=0, rtx_payload_type=0):
+    def add_source(
+        self, transport, ssrc, codec, payload_type, clock_rate, rtx_ssrc=0, rtx_payload_type=0, red_payload_type=0
+    ):
         cdef int32_t index, owner
         cdef Key key, rtx_key
         cdef Source* source
-        cdef SourceRow* row
-        codec = Codec(codec)
         with nogil:
             self.lock()
         try:
@@ -937,40 +365,64 @@ cdef class Relay:
             rtx_key = key_of_ssrc(owner, rtx_ssrc)
             if map_get(&self.by_ssrc, &key) >= 0 or (rtx_ssrc and map_get(&self.by_ssrc, &rtx_key) >= 0) or ssrc == rtx_ssrc:
                 raise InvalidStateError("the SSRC belongs to a source already")
-            index = self._take_slot(self._free_sources, "source")
+            index = self._take_source(owner, codec, payload_type, clock_rate, rtx_payload_type, red_payload_type)
             source = &self.sources[index]
-            row = &self.source_rows[index]
-            memset(source, 0, sizeof(Source))
-            memset(row, 0, sizeof(SourceRow))
-            self.births += 1
-            source.birth = self.births
-            source.payload_type = payload_type
-            source.rtx_ssrc = rtx_ssrc
-            source.rtx_payload_type = rtx_payload_type
-            row.transport = owner
-            row.ssrc = ssrc
-            row.codec = codec
-            row.clock_rate = clock_rate
-            row.audio_level = 127
-            row.used = 1
+            self.source_rows[index].ssrc = ssrc
+            source.bound = True
             map_put(&self.by_ssrc, &key, 2 * index)
-            self._know(owner, ssrc)
+            unknown_forget(&self.transports[owner].unknowns, ssrc)
             if rtx_ssrc:
+                source.rtx_ssrc = rtx_ssrc
+                source.rtx_bound = True
                 map_put(&self.by_ssrc, &rtx_key, 2 * index + 1)
-                self._know(owner, rtx_ssrc)
+                unknown_forget(&self.transports[owner].unknowns, rtx_ssrc)
             return index
         finally:
             self.unlock()
 
-    cdef void _know(self, int32_t transport, uint32_t ssrc) noexcept nogil:
-        """An SSRC is unknown no longer."""
-        cdef Transport* association = &self.transports[transport]
-        cdef uint32_t i
-        for i in range(association.unknown_count):
-            if association.unknown[i].ssrc == ssrc:
-                association.unknown_count -= 1
-                association.unknown[i] = association.unknown[association.unknown_count]
-                return
+    def expect_source(
+        self, transport, mid, rid, codec, payload_type, clock_rate, rtx_payload_type=0, red_payload_type=0
+    ):
+        cdef int32_t index, owner
+        cdef Source* source
+        cdef const uint8_t* mid_name = mid
+        cdef const uint8_t* rid_name = rid
+        if not 1 <= len(mid) <= 16 or len(rid) > 16:
+            raise InvalidStateError("a mid has 1 to 16 bytes, a rid at most 16")
+        with nogil:
+            self.lock()
+        try:
+            owner = self._slot(transport, "transport")
+            index = self._take_source(owner, codec, payload_type, clock_rate, rtx_payload_type, red_payload_type)
+            source = &self.sources[index]
+            source.mid_size = len(mid)
+            source.rid_size = len(rid)
+            memcpy(source.mid, mid_name, source.mid_size)
+            memcpy(source.rid, rid_name, source.rid_size)
+            source.expected = True
+            source.next_expected = self.transports[owner].expected
+            self.transports[owner].expected = index + 1
+            return index
+        finally:
+            self.unlock()
+
+    def _take_source(self, owner, codec, payload_type, clock_rate, rtx_payload_type, red_payload_type):
+        """A slot for a source that no SSRC belongs to yet; the mutex is held."""
+        cdef int32_t index
+        cdef Source* source
+        codec = Codec(codec)
+        if red_payload_type and codec in _VIDEO:
+            raise InvalidStateError("RED is for sound")
+        index = self._take_slot(self._free_sources, "source")
+        source = &self.sources[index]
+        memset(source, 0, sizeof(Source))
+        self.births += 1
+        source.birth = self.births
+        source.payload_type = payload_type
+        source.rtx_payload_type = rtx_payload_type
+        source.red_payload_type = red_payload_type
+        reset_row(&self.source_rows[index], owner, codec, clock_rate)
+        return index
 
     def remove_source(self, source):
         with nogil:
@@ -984,11 +436,17 @@ cdef class Relay:
         cdef int32_t index = self._slot(int(slot), "source")
         cdef Source* source = &self.sources[index]
         cdef int32_t transport = self.source_rows[index].transport, forward
+        cdef int32_t* link = &self.transports[transport].expected
         cdef Key key = key_of_ssrc(transport, self.source_rows[index].ssrc)
-        map_remove(&self.by_ssrc, &key)
-        if source.rtx_ssrc:
+        if source.bound:
+            map_remove(&self.by_ssrc, &key)
+        if source.rtx_bound:
             key = key_of_ssrc(transport, source.rtx_ssrc)
             map_remove(&self.by_ssrc, &key)
+        if source.expected:
+            while link[0] != index + 1:
+                link = &self.sources[link[0] - 1].next_expected
+            link[0] = source.next_expected
         while source.feeds_count:
             forward = source.feeds[source.feeds_count - 1]
             if self.forward_rows[forward].source == index:
@@ -1022,8 +480,9 @@ cdef class Relay:
 
     # --- Forwards -----------------------------------------------------------------------------------------------------
 
-    def add_forward(self, transport, ssrc, payload_type, codec, rtx_ssrc=0, rtx_payload_type=0, mid=b""):
+    def add_forward(self, transport, ssrc, payload_type, codec, rtx_ssrc=0, rtx_payload_type=0, mid=b"", red_payload_type=0):
         cdef int32_t index, owner
+        cdef Key key
         cdef Forward* forward
         cdef ForwardRow* row
         cdef const uint8_t* name = mid
@@ -1034,7 +493,11 @@ cdef class Relay:
             self.lock()
         try:
             owner = self._slot(transport, "transport")
+            key = key_of_ssrc(owner, ssrc)
+            if map_get(&self.by_sent_ssrc, &key) >= 0:
+                raise InvalidStateError("the SSRC belongs to a forward already")
             index = self._take_slot(self._free_forwards, "forward")
+            map_put(&self.by_sent_ssrc, &key, index)
             forward = &self.forwards[index]
             row = &self.forward_rows[index]
             memset(forward, 0, sizeof(Forward))
@@ -1042,7 +505,8 @@ cdef class Relay:
             forward.payload_type = payload_type
             forward.rtx_ssrc = rtx_ssrc
             forward.rtx_payload_type = rtx_payload_type
-            forward.video = codec in (Codec.VP8, Codec.VP9, Codec.H264, Codec.AV1)
+            forward.red_payload_type = red_payload_type
+            forward.video = codec in _VIDEO
             forward.mid_size = len(mid)
             memcpy(forward.mid, name, forward.mid_size)
             forward.budget = BUDGET_AT_FIRST
@@ -1068,6 +532,8 @@ cdef class Relay:
 
     def _remove_forward(self, slot):
         cdef int32_t index = self._slot(int(slot), "forward")
+        cdef Key key = key_of_ssrc(self.forward_rows[index].transport, self.forward_rows[index].ssrc)
+        map_remove(&self.by_sent_ssrc, &key)
         self._pause(index)
         memset(&self.forward_rows[index], 0, sizeof(ForwardRow))
         self._free_forwards.append(index)
@@ -1089,7 +555,7 @@ cdef class Relay:
             fed.max_temporal = max_temporal
             if row.source == wanted or row.pending != wanted:
                 if row.pending >= 0:
-                    self._detach(index, row.pending)
+                    self.detach(index, row.pending)
                     row.pending = -1
                 if row.source == wanted:
                     return
@@ -1118,74 +584,68 @@ cdef class Relay:
         feeding.feeds_count += 1
         return 0
 
-    cdef void _detach(self, int32_t forward, int32_t source) noexcept nogil:
-        """Let a source feed a forward no longer."""
-        cdef Source* feeding = &self.sources[source]
-        cdef uint32_t i
-        for i in range(feeding.feeds_count):
-            if feeding.feeds[i] == forward:
-                feeding.feeds_count -= 1
-                feeding.feeds[i] = feeding.feeds[feeding.feeds_count]
-                return
-
     cdef void _pause(self, int32_t forward) noexcept nogil:
         """Let nothing feed a forward."""
         cdef ForwardRow* row = &self.forward_rows[forward]
         if row.source >= 0:
-            self._detach(forward, row.source)
+            self.detach(forward, row.source)
             row.source = -1
         if row.pending >= 0:
-            self._detach(forward, row.pending)
+            self.detach(forward, row.pending)
             row.pending = -1
 
     # --- Out from the slow path ---------------------------------------------------------------------------------------
 
     def retransmit(self, forward, seqs):
         cdef int32_t index
-        cdef Forward* asked
-        cdef ForwardRow* row
-        cdef Source* source
-        cdef Piece* piece
-        cdef Packet packet
-        cdef int64_t ext_seq
-        cdef uint8_t* data
-        cdef uint32_t size = 0, sent = 0
+        cdef uint32_t sent = 0
         with nogil:
             self.lock()
         try:
             index = self._slot(forward, "forward")
-            asked = &self.forwards[index]
-            row = &self.forward_rows[index]
-            for seq in seqs if asked.rtx_ssrc else ():
-                ext_seq = unwrap(row.highest_ext_seq, <uint16_t>seq)
-                piece = piece_out(&asked.numbering, ext_seq)
-                if piece == NULL or ext_seq > row.highest_ext_seq or self.sources[piece.source].birth != piece.birth:
-                    continue
-                source = &self.sources[piece.source]
-                if source.history == NULL:
-                    continue
-                data = history_get(source.history, piece.from_in + (ext_seq - piece.from_out), &size)
-                if data == NULL or asked.budget < size:
-                    continue
-                if self.outbox.count == self.outbox.room:
-                    self._drop(DROP_QUEUE_FULL)
-                    break
-                if not parse_packet(
-                    data, size, &self.transports[self.source_rows[piece.source].transport].receive_ids, &packet
-                ):
-                    continue
-                read_frame(
-                    self.source_rows[piece.source].codec, packet.payload, packet.payload_size, &packet.frame
-                )
-                if self._emit(index, &packet, piece, ext_seq, True, &self.outbox):
-                    asked.budget -= size
-                    row.retransmitted += 1
-                    sent += 1
+            for seq in seqs:
+                sent += self.retransmit_one(index, seq, &self.outbox) > 0
             if sent:
                 self._wake()
         finally:
             self.unlock()
         return sent
+
+    def feedback(self, now, every=0.1, sender_ssrc=1):
+        cdef double at = now, pause = every
+        cdef uint32_t sender = sender_ssrc, queued
+        with nogil:
+            self.lock()
+            queued = self._report(at, pause, sender)
+            if queued:
+                self._wake()
+            self.unlock()
+        return queued
+
+    cdef uint32_t _report(self, double now, double every, uint32_t sender_ssrc) noexcept nogil:
+        """Queue the feedback of all transports, beginning where there was no room for more the last time."""
+        cdef Py_ssize_t i
+        cdef uint32_t queued = 0
+        cdef int32_t index
+        cdef int64_t first
+        cdef Transport* association
+        cdef Arrivals* log
+        cdef uint8_t* out
+        for i in range(self.transports_room):
+            index = <int32_t>((self.reporting + i) % self.transports_room)
+            association = &self.transports[index]
+            log = association.arrivals
+            if log == NULL or association.nominated.family == 0 or not feedback_due(log, now, every):
+                continue
+            first = feedback_begin(log)
+            if self.outbox.count + (log.fresh_to - first) // 100 + 1 > self.outbox.room:
+                self.reporting = index
+                break
+            while first <= log.fresh_to:
+                out = batch_next(&self.outbox)
+                queued += self._queue_rtcp(index, out, <int>write_feedback(out, log, &first, sender_ssrc))
+            feedback_end(log, now)
+        return queued
 
     def send(self, address, data):
         cdef Endpoint to = _endpoint(address)
@@ -1198,67 +658,44 @@ cdef class Relay:
                 self._drop(DROP_QUEUE_FULL)
             elif view.shape[0]:
                 memcpy(self.outbox.arena + <size_t>self.outbox.count * STRIDE, &view[0], view.shape[0])
-                self._queue(&self.outbox, -1, &to, <int>view.shape[0])
+                batch_add(&self.outbox, -1, &to, <int>view.shape[0], False)
             self._wake()
             self.unlock()
 
     def send_rtcp(self, transport, data):
         cdef const uint8_t[::1] view = data
-        cdef Transport* association
         cdef uint8_t* out
         cdef int32_t index
-        cdef int size = len(data)
-        if not 8 <= size <= MAX_DATAGRAM:
+        if not 8 <= len(data) <= MAX_DATAGRAM:
             raise InvalidStateError("an RTCP packet has 8 to 1500 bytes")
         with nogil:
             self.lock()
         try:
             index = self._slot(transport, "transport")
-            association = &self.transports[index]
-            if association.send == NULL or association.nominated.family == 0:
-                self._drop(DROP_NOT_NOMINATED)
-            elif self.outbox.count == self.outbox.room:
+            out = batch_next(&self.outbox)
+            if out == NULL:
                 self._drop(DROP_QUEUE_FULL)
-            else:
-                out = self.outbox.arena + <size_t>self.outbox.count * STRIDE
-                memcpy(out, &view[0], size)
-                if self.srtp.protect_rtcp(association.send, out, &size) == SRTP_OK:
-                    self._queue(&self.outbox, index, &association.nominated, size)
-                    self._wake()
-                else:
-                    self._drop(DROP_PROTECT_FAILED)
+                return
+            memcpy(out, &view[0], view.shape[0])
+            if self._queue_rtcp(index, out, <int>view.shape[0]):
+                self._wake()
         finally:
             self.unlock()
+
+    cdef bint _queue_rtcp(self, int32_t transport, uint8_t* data, int size) noexcept nogil:
+        """Protect and queue the packet that has been written at the outbox's end. False: dropped, counted."""
+        cdef Transport* association = &self.transports[transport]
+        if association.send == NULL or association.nominated.family == 0:
+            self._drop(DROP_NOT_NOMINATED)
+            return False
+        if self.srtp.protect_rtcp(association.send, data, &size) != SRTP_OK:
+            self._drop(DROP_PROTECT_FAILED)
+            return False
+        batch_add(&self.outbox, transport, &association.nominated, size, False)
+        return True
 
     cdef void _wake(self) noexcept nogil:
         """Let the socket loop see to the outbox; the mutex is held, so that it does not close what is written to."""
         cdef uint64_t one = 1
         if self.wake_fd >= 0:
             write(self.wake_fd, &one, sizeof(one))
-
-    def process(self, datagrams, now):
-        cdef list sent = []
-        cdef Batch out
-        cdef Endpoint origin
-        cdef uint8_t scratch[65536]
-        cdef const uint8_t[::1] view
-        cdef uint32_t size
-        if not batch_open(&out, _BATCH, _collect, <void*>sent):
-            batch_close(&out)
-            raise MemoryError
-        with nogil:
-            self.lock()
-        try:
-            self.begin_batch(now, &out)
-            for address, datagram in datagrams:
-                origin = _endpoint(address)
-                view = datagram
-                size = min(<uint32_t>len(datagram), <uint32_t>sizeof(scratch))
-                if size:
-                    memcpy(scratch, &view[0], size)
-                self.receive(scratch, size, &origin, &out)
-            _collect(<void*>sent, &out)
-        finally:
-            self.unlock()
-            batch_close(&out)
-        return sent
