@@ -17,7 +17,7 @@ EN: dict[str, str] = json.loads((WEB / "catalogue/en.json").read_text())
 CODES = """
     link_unknown link_not_yet link_expired link_revoked room_ended refused removed transferred taken_over room_full
     version_unsupported bad_message bad_order not_permitted unknown_participant bad_sdp too_large rate_limited
-    too_many_connections unknown_room hello_timeout dead slow_reader going_away internal
+    too_many_connections unknown_room hello_timeout dead slow_reader going_away internal relay_untrusted
 """.split()
 """Every code that the server sends to a client (PROTOCOL.md)."""
 OURS = """

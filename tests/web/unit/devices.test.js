@@ -421,3 +421,15 @@ describe('level', () => {
     assert.equal(loudness(new Float32Array(8).fill(0.0001)), 0);
   });
 });
+
+test('switched on without having been opened before: they are watched like any other, and a device that comes back is used', async () => {
+  assert.equal(devices.opened, false);
+  await devices.setEnabled('audio', true);
+  assert.equal(devices.opened, true);
+  assert.equal(devices.state('audio'), 'on');
+  mediaDevices.unplug('mic');
+  devices.track('audio').end();
+  await settle();
+  await settle();
+  assert.equal(devices.track('audio')?.label, 'Casque');
+});

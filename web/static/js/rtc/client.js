@@ -181,8 +181,13 @@ export class Client extends EventTarget {
     return this.#signalling.online ? 'online' : 'reconnecting';
   }
 
+  /** Where media goes, as the server said last. */
+  get path() {
+    return this.#paths.path;
+  }
+
   /**
-   * Where media goes, what moves, and how the connection to the media server is: `paths.path`, `.move`, `.preferred`, `.relayed`, `.history`.
+   * What moves, and how the connection to the media server is: `paths.move`, `.preferred`, `.relayed`, `.history`.
    * By which path something of a peer is shown: `peers.get(id).shown.way('video')`.
    */
   get paths() {
@@ -543,7 +548,8 @@ export class Client extends EventTarget {
     // A candidate that crosses somebody's departure on the wire is nobody's problem.
     const crossing = (re === 'candidate' || re === 'description' || re === 'distrust') && code !== 'bad_sdp';
     if (re === 'relayOffer') this.#paths.refuse(code);
-    else if (!crossing && !QUIET.has(re)) this.#emit('problem', { code, message, re });
+    if (re === 'relayOffer' && code !== 'relay_untrusted') return; // the person can do nothing about it, and what is direct goes on
+    if (!crossing && !QUIET.has(re)) this.#emit('problem', { code, message, re });
   }
 
   /** @param {string} code @param {string} message @param {string} reason @param {boolean} retry */

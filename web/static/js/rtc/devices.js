@@ -192,6 +192,7 @@ export class Devices extends EventTarget {
       if (slot.enabled !== on) return; // changed again while waiting for the turn
       if (on) {
         slot.wanted = true;
+        this.#watch();
         const error = slot.track ? null : (await this.#acquire([kind]))[kind];
         if (error) {
           this.#changed(kind);

@@ -156,7 +156,8 @@ export class Consultation extends EventTarget {
     const room = find('[data-room]');
     room.hidden = !client.self;
     write(room, client.self ? `${words.say('people.room')} : ${client.self.room}` : '');
-    find('[data-ask-devices]').hidden = !lacks(equipment.media.camera) && !lacks(equipment.media.microphone);
+    const nothing = !equipment.devices.opened; // chosen before the call, and free to change their mind
+    find('[data-ask-devices]').hidden = !nothing && !lacks(equipment.media.camera) && !lacks(equipment.media.microphone);
     this.writeAlone();
     this.writeQuality();
   }

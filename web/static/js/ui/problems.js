@@ -77,7 +77,7 @@ export class Problems extends EventTarget {
   /**
    * @param {import('./views.js').Views} views
    * @param {import('./i18n.js').Words} words
-   * @param {Record<Way, () => void>} ways
+   * @param {Record<Exclude<Way, 'copy'>, () => void> & {copy: () => Promise<boolean>}} ways `copy`: whether the clipboard has taken it
    */
   constructor(views, words, ways) {
     super();
@@ -148,9 +148,9 @@ export class Problems extends EventTarget {
     button.className = main ? 'button primary' : 'button text';
     button.dataset.testid = { retry: 'retry', without: 'continue-without', continue: 'continue-here', copy: 'copy-link' }[way];
     button.textContent = this.words.say(`way.${way}`);
-    button.addEventListener('click', () => {
-      this.ways[way]();
-      if (way === 'copy') button.textContent = this.words.say('problem.copied');
+    button.addEventListener('click', async () => {
+      const done = await this.ways[way]();
+      if (way === 'copy') button.textContent = this.words.say(done ? 'problem.copied' : 'problem.not_copied');
     });
     return button;
   }

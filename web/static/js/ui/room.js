@@ -73,7 +73,7 @@ class Room {
       retry: () => this.retry(),
       without: () => this.skip(),
       continue: () => this.client.takeOver(),
-      copy: () => void navigator.clipboard?.writeText(location.href),
+      copy: copyAddress,
     });
     /** The page around the frame that we are in. */
     this.host = page.embed
@@ -244,6 +244,7 @@ class Room {
 
   /** Note for `reopen` what the person does not want to be on. */
   rememberOff() {
+    if (this.devices.opened) this.without = false; // changed their mind
     if (!this.entered) return;
     const { microphone, camera } = this.equipment.media;
     if (this.devices.opened) this.off.set([microphone === 'off' && 'microphone', camera === 'off' && 'camera'].filter(Boolean).join(' '));
@@ -400,6 +401,16 @@ class Room {
 /** Whether a problem is about camera or microphone. @param {string} code */
 function isDeviceTrouble(code) {
   return code.startsWith('permission') || code.startsWith('device');
+}
+
+/** Whether the clipboard has taken the address of this page: over plain HTTP and in some frames there is none. */
+async function copyAddress() {
+  try {
+    await navigator.clipboard.writeText(location.href);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /**
