@@ -13,7 +13,6 @@ import asyncio
 import json
 import sys
 import time
-from dataclasses import asdict
 from typing import Any
 
 import uvloop
@@ -53,7 +52,7 @@ async def main(path: str, address: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
             request = json.loads(line)
-            answer = _open(plane, request) if request else asdict(plane.statistics())
+            answer = _open(plane, request) if request else vars(plane.statistics())
             writer.write(json.dumps(answer).encode() + b"\n")
         writer.close()
         done.set()
