@@ -177,7 +177,9 @@ class Member:
         seq: int | None = None, payload_type: int = 96,
     ) -> None:  # fmt: skip
         """One packet that is a whole picture."""
-        elements = {MID: mid.encode(), TRANSPORT_CC: next(self.wide).to_bytes(2)}
+        elements = {TRANSPORT_CC: next(self.wide).to_bytes(2)}
+        if mid:
+            elements[MID] = mid.encode()
         if rid:
             elements[RID] = rid.encode()
         number = next(self.seqs[ssrc]) if seq is None else seq

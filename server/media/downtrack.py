@@ -15,6 +15,7 @@ from __future__ import annotations
 from server.media.fastpath.relay import Relay
 from server.media.parameters import CodecParameters, SendParameters, TrackParameters
 from server.media.rtp.rtcp import ReportBlock, SenderReport
+from server.media.sourcewatch import STALE_S
 from server.media.uptrack import SenderClock, UpEncoding, UpTrack, main_codec, red_payload_type, relay_codec
 
 ALL_TEMPORAL = 7
@@ -68,6 +69,9 @@ class DownTrack:
         self._transport = transport
         self._up: UpTrack | None = None
         self._asked: str | None = ""
+        self._asked_at = 0.0
+        self.is_waiting = False
+        """Another encoding could be carried, but what is asked for may come any moment: `choose` again soon."""
         self._max_temporal = ALL_TEMPORAL
         self._fed: tuple[UpEncoding, int, int] | None = None
         self._carried: UpEncoding | None = None
@@ -92,38 +96,41 @@ class DownTrack:
         """What the publisher is to go on sending for it: what is asked for, and what is carried until that comes."""
         if self._up is None or self._fed is None or self._asked is None:
             return set()
-        asked = next((each for each in self._up.encodings if each.rid == self._asked), self._up.encodings[-1])
-        return {asked, self._fed[0]} | ({self._carried} if self._carried else set())
+        return {self._up.encoding(self._asked), self._fed[0]} | ({self._carried} if self._carried else set())
 
     @property
     def shown(self) -> UpEncoding | None:
         """What the receiver sees, or waits for."""
         return self._carried or (self._fed[0] if self._fed else None)
 
-    def attach(self, up: UpTrack | None) -> UpEncoding | None:
+    def attach(self, up: UpTrack | None, now: float) -> UpEncoding | None:
         """Carry this track from its beginning, if its codec is ours; None: it has gone. Returns as `choose` does."""
         self._up = up if up is not None and is_same_codec(up.codec, self.codec) else None
         self._fed = self._carried = None
-        return self.choose()
+        self._asked_at = now
+        return self.choose(now)
 
-    def prefer(self, rid: str | None, max_temporal: int) -> UpEncoding | None:
+    def prefer(self, rid: str | None, max_temporal: int, now: float) -> UpEncoding | None:
         """Ask for a layer; None pauses. Returns as `choose` does."""
         self._asked = rid
+        self._asked_at = now
         self._max_temporal = max_temporal
-        return self.choose()
+        return self.choose(now)
 
-    def choose(self) -> UpEncoding | None:
-        """Let the relay carry what is best now. A switch waits for a keyframe, which somebody has to ask for.
+    def choose(self, now: float) -> UpEncoding | None:
+        """Let the relay carry what is best now. A switch waits for a keyframe; the old encoding goes on until then.
 
         Returns:
-            The encoding whose keyframe is needed; None if none is.
+            The encoding that comes, and whose keyframe is needed; None if none is. Of one that does not come yet the
+            relay asks for a keyframe itself, should it not begin with one.
         """
+        self.is_waiting = False
         if self._up is None or self._asked is None:
             if self._fed is not None or self._asked is None:
                 self._relay.feed(self.forward, None)
             self._fed = self._carried = None
             return None
-        best = self._up.best(self._asked)
+        best = self._best(self._up, self._up.encoding(self._asked), now)
         choice = (best, best.slot, self._max_temporal)
         if choice == self._fed:
             return None
@@ -131,7 +138,21 @@ class DownTrack:
         is_video = self._up.kind == "video"
         self._relay.feed(self.forward, best.slot, self._max_temporal, is_video, self._offset(best))
         is_new = best is not self._carried and (before is None or before[0] is not best)
-        return best if is_video and is_new else None
+        return best if is_video and is_new and best.fresh else None
+
+    def _best(self, up: UpTrack, asked: UpEncoding, now: float) -> UpEncoding:
+        """Return the encoding to wait for, which is what is asked for unless that is off.
+
+        What is carried at the moment and still comes is left only for something nearer to what is asked for; when
+        nothing is, something that comes stands in, but not before the one that is asked for has had its chance.
+        """
+        nearest, carried = up.nearest(asked), self._carried
+        if nearest is asked:
+            return asked
+        if carried is not None and carried.fresh:
+            return nearest if carried.order < nearest.order < asked.order else asked
+        self.is_waiting = now < self._asked_at + STALE_S
+        return asked if self.is_waiting else nearest
 
     def switched(self, slot: int) -> None:
         """The relay has begun to carry this source."""

@@ -31,6 +31,8 @@ class Router:
         """Whose keyframe was asked for too soon after the last one; the Sfu comes back for them."""
         self.reports_due: set[str] = set()
         """Transports whose receivers wait for a sender report, to bring sound and picture together."""
+        self.waiting: set[DownTrack] = set()
+        """Receivers that are to choose again soon."""
         self.wanted_due: dict[str, float] = {}
         """When to tell a publisher that fewer of its encodings are watched, by source."""
         self._sources: dict[str, UpTrack] = {}
@@ -55,7 +57,7 @@ class Router:
             if self._speakers.add(up.participant):
                 self._tell_speakers()
         for down in self._receivers.get(up.id, ()):
-            self._ask(down.attach(up), now)
+            self._choose(down, down.attach(up, now), now)
         self._watch(up, now)
 
     def unpublish(self, up: UpTrack, now: float) -> None:
@@ -65,7 +67,8 @@ class Router:
         self.wanted_due.pop(up.id, None)
         self.keyframes_due.difference_update(up.encodings)
         for down in self._receivers.get(up.id, ()):
-            down.attach(None)
+            down.attach(None, now)
+            self.waiting.discard(down)
         self._stopped(up)
         if up.kind == "audio":
             self._voices[up.participant] -= 1
@@ -80,13 +83,14 @@ class Router:
         self._receivers.setdefault(down.source, []).append(down)
         up = self._sources.get(down.source)
         if up is not None:
-            self._ask(down.attach(up), now)
+            self._choose(down, down.attach(up, now), now)
             self._watch(up, now)
 
     def unsubscribe(self, down: DownTrack, now: float) -> None:
         """Feed it no longer."""
         receivers = self._receivers[down.source]
         receivers.remove(down)
+        self.waiting.discard(down)
         if not receivers:
             del self._receivers[down.source]
         up = self._sources.get(down.source)
@@ -95,7 +99,7 @@ class Router:
 
     def prefer(self, down: DownTrack, rid: str | None, max_temporal: int, now: float) -> None:
         """Carry another layer, as soon as it is there."""
-        self._ask(down.prefer(rid, max_temporal), now)
+        self._choose(down, down.prefer(rid, max_temporal, now), now)
         up = self._sources.get(down.source)
         if up is not None:
             self._watch(up, now)
@@ -105,7 +109,7 @@ class Router:
     def restarted(self, up: UpTrack, now: float) -> None:
         """A source of the track is a new one: feed it again to everybody."""
         for down in self._receivers.get(up.id, ()):
-            self._ask(down.attach(up), now)
+            self._choose(down, down.attach(up, now), now)
 
     def clock_known(self, encoding: UpEncoding) -> None:
         """The publisher's first report of a stream has come: its receivers need theirs."""
@@ -123,13 +127,11 @@ class Router:
         if not encoding.want_keyframe(now):
             self.keyframes_due.add(encoding)
 
-    def flapped(self, encoding: UpEncoding, is_fresh: bool, now: float) -> None:
-        """An encoding has begun or ceased to come: its siblings may have to stand in for it, or may be released."""
-        encoding.fresh = is_fresh
-        up = encoding.track
+    def flapped(self, up: UpTrack, now: float) -> None:
+        """Encodings have begun or ceased to come: siblings may have to stand in for them, or may be released."""
         if len(up.encodings) > 1:
             for down in self._receivers.get(up.id, ()):
-                self._ask(down.choose(), now)
+                self._choose(down, down.choose(now), now)
             self._watch(up, now)
 
     def live(self, encoding: UpEncoding, is_live: bool) -> None:
@@ -152,18 +154,30 @@ class Router:
             self._tell_speakers()
         self._loudness.clear()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether `handle_timer` has something to come back for."""
+        return bool(self.waiting or self.keyframes_due or self.wanted_due)
+
     # The clockwork.
 
     def handle_timer(self, now: float) -> None:
-        """Ask for keyframes that were asked for too soon; release encodings that nobody watches any more."""
+        """Choose again, ask for keyframes that were asked for too soon, release encodings that nobody watches."""
+        for down in list(self.waiting):
+            self._choose(down, down.choose(now), now)
         self.keyframes_due = {each for each in self.keyframes_due if not each.ask_again(now)}
         for source in [source for source, at in self.wanted_due.items() if now >= at]:
             del self.wanted_due[source]
             self._tell_wanted(self._sources[source])
 
-    def _ask(self, encoding: UpEncoding | None, now: float) -> None:
-        if encoding is not None:
-            self.want_keyframe(encoding, now)
+    def _choose(self, down: DownTrack, needed: UpEncoding | None, now: float) -> None:
+        """Do what a receiver's choice of an encoding asks for."""
+        if needed is not None:
+            self.want_keyframe(needed, now)
+        if down.is_waiting:
+            self.waiting.add(down)
+        else:
+            self.waiting.discard(down)
 
     def _watched(self, up: UpTrack) -> tuple[str, ...]:
         wanted: set[UpEncoding] = set()

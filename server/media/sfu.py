@@ -432,10 +432,14 @@ class Sfu:
         self._ticks += 1
         self._relay.feedback(now, FEEDBACK_EVERY_S)
         changes = self._watch.look(now)
+        flapped: dict[UpTrack, Router] = {}
         for slot in changes.flapped:
             peer, encoding = self._encodings[slot]
-            peer.router.flapped(encoding, self._watch.is_fresh(slot), now)
-            self._busy.add(peer.router)
+            encoding.fresh = self._watch.is_fresh(slot)
+            flapped[encoding.track] = peer.router
+        for up, router in flapped.items():
+            router.flapped(up, now)
+            self._busy.add(router)
         for slots, is_live in ((changes.live, True), (changes.silent, False)):
             for slot in slots:
                 peer, encoding = self._encodings[slot]
@@ -484,7 +488,7 @@ class Sfu:
         """Drain a router after each change of it."""
         while (event := router.next_event()) is not None:
             self._events.append(event)
-        if router.keyframes_due or router.wanted_due:
+        if router.is_busy:
             self._busy.add(router)
         while router.reports_due:
             peer = self._peers[router.reports_due.pop()]

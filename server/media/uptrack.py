@@ -261,13 +261,15 @@ class UpTrack:
         for encoding in self.encodings:
             self.relay.remove_source(encoding.slot)
 
-    def best(self, rid: str) -> UpEncoding:
-        """Return the encoding to forward to somebody who asks for `rid`; another rid than ours means the highest.
+    def encoding(self, rid: str) -> UpEncoding:
+        """Return the encoding of this rid; another rid than ours means the highest."""
+        return next((each for each in self.encodings if each.rid == rid), self.encodings[-1])
 
-        An encoding that is off (the publisher's uplink, or nobody has asked for it yet) gives way to the next lower one
-        that comes, then to the lowest one above. When nothing comes, what is asked for is waited for.
+    def nearest(self, asked: UpEncoding) -> UpEncoding:
+        """Return what stands in for an encoding that does not come: the next lower one that does, then the next higher.
+
+        When none comes, or it comes itself, it is the one that was asked for.
         """
-        asked = next((each for each in self.encodings if each.rid == rid), self.encodings[-1])
         if asked.fresh or not any(each.fresh for each in self.encodings):
             return asked
         below = [each for each in self.encodings[: asked.order] if each.fresh]
