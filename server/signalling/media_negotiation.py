@@ -33,7 +33,14 @@ from server.media.parameters import (
     TrackParameters,
 )
 from server.signalling import sdp
-from server.signalling.negotiation import check_bundle, check_candidate_line, check_fingerprint, check_transport, sends
+from server.signalling.negotiation import (
+    HASH_BYTES,
+    check_bundle,
+    check_candidate_line,
+    check_fingerprint,
+    check_transport,
+    sends,
+)
 
 MAX_SECTIONS = 48
 """Two of one's own, two for each of eleven others, and as many again for their devices."""
@@ -165,7 +172,6 @@ def read_offer(text: str) -> Offer:
         raise ProtocolError("bad_sdp", "no media section")
     if len(media) > 1 or parsed.session.has("group"):
         check_bundle(parsed.session, media)
-    check_fingerprint((parsed.session, *live))
     check_transport(parsed.session, live, "offer")
     for section in live:
         for value in section.values("candidate"):
@@ -181,7 +187,7 @@ def read_offer(text: str) -> Offer:
     _check_agreement(sections)
     return Offer(
         IceParameters(_first("ice-ufrag", parsed.session, live[0]), _first("ice-pwd", parsed.session, live[0])),
-        DtlsParameters(_read_fingerprint(parsed.session, *live), _ROLES[_first("setup", parsed.session, live[0])]),
+        DtlsParameters(_read_fingerprints(parsed.session, *live), _ROLES[_first("setup", parsed.session, live[0])]),
         sections,
         "\r\na=extmap-allow-mixed\r\n" in parsed.text,
     )
@@ -417,7 +423,16 @@ def _first(name: str, session: sdp.Section, section: sdp.Section) -> str:
     return (section.values(name) or session.values(name))[0]
 
 
-def _read_fingerprint(*levels: sdp.Section) -> tuple[Fingerprint, ...]:
-    value = next(value for level in levels for value in level.values("fingerprint"))
-    algorithm, _, digest = value.partition(" ")
-    return (Fingerprint(algorithm.lower(), digest.upper()),)
+def _read_fingerprints(*levels: sdp.Section) -> tuple[Fingerprint, ...]:
+    """Return the fingerprints of one certificate, by as many hashes as it likes (RFC 8122 section 5)."""
+    found: dict[str, str] = {}
+    for value in dict.fromkeys(value for level in levels for value in level.values("fingerprint")):
+        algorithm, _, digest = value.partition(" ")
+        if found.setdefault(algorithm.lower(), digest.upper()) != digest.upper():
+            raise ProtocolError("bad_sdp", "more than one certificate")
+    strong = [name for name in found if name in HASH_BYTES]
+    if not strong:
+        raise ProtocolError("bad_sdp", "no fingerprint by SHA-256 or stronger")
+    for name in strong:
+        check_fingerprint(name, found[name])
+    return tuple(Fingerprint(name, found[name]) for name in strong)

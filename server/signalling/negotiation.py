@@ -18,7 +18,7 @@ from server.signalling.messages import IceCandidate, Role, SessionDescription
 
 _RTP = "UDP/TLS/RTP/SAVPF"
 _SCTP = "UDP/DTLS/SCTP"
-_HASH_BYTES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}  # RFC 8122 section 5; MD5 and SHA-1 are not enough
+HASH_BYTES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}  # RFC 8122 section 5; MD5 and SHA-1 are not enough
 
 MAX_CANDIDATE_BYTES = 1024
 """Browsers write about 200."""
@@ -65,7 +65,7 @@ def check_description(description: SessionDescription, role: Role) -> None:
     for section in live:
         _check_section(section)
     check_bundle(parsed.session, live)
-    check_fingerprint(levels)
+    _check_fingerprints(levels)
     check_transport(parsed.session, live, description.type)
     for level in levels:
         if level.has("crypto"):
@@ -104,15 +104,20 @@ def check_bundle(session: sdp.Section, live: list[sdp.MediaSection]) -> None:
         raise ProtocolError("bad_sdp", "a media section outside the BUNDLE group")
 
 
-def check_fingerprint(levels: tuple[sdp.Section, ...]) -> None:
+def _check_fingerprints(levels: tuple[sdp.Section, ...]) -> None:
     """One certificate for everything, hashed by SHA-256 or stronger (RFC 8122 section 5, SECURITY.md row 4)."""
     found = {value.lower() for value in {value for level in levels for value in level.values("fingerprint")}}
     if len(found) != 1:
         raise ProtocolError("bad_sdp", "exactly one certificate fingerprint is required")
     algorithm, _, pairs = found.pop().partition(" ")
-    if algorithm not in _HASH_BYTES or not _HEX_PAIRS.fullmatch(pairs):
+    check_fingerprint(algorithm, pairs)
+
+
+def check_fingerprint(algorithm: str, pairs: str) -> None:
+    """Check the shape of one fingerprint, its algorithm in lower case."""
+    if algorithm not in HASH_BYTES or not _HEX_PAIRS.fullmatch(pairs):
         raise ProtocolError("bad_sdp", "the fingerprint is not SHA-256 or stronger")
-    if len(pairs) != 3 * _HASH_BYTES[algorithm] - 1:
+    if len(pairs) != 3 * HASH_BYTES[algorithm] - 1:
         raise ProtocolError("bad_sdp", "the fingerprint has the wrong length")
 
 

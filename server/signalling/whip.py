@@ -184,7 +184,8 @@ class Whip:
             return web.Response(status=HTTPStatus.NO_CONTENT, headers={hdrs.ETAG: resource.etag})
         local = resource.relay.restart_device(resource.transport, ice, clock_now())
         resource.etag = f'"{local.ice.ufrag}"'
-        return web.Response(text=write_fragment(local), content_type=FRAGMENT, headers={hdrs.ETAG: resource.etag})
+        body = write_fragment(local).encode()
+        return web.Response(body=body, content_type=FRAGMENT, headers={hdrs.ETAG: resource.etag})
 
     async def _delete(self, request: web.Request) -> web.Response:
         resource = self._find(request)
@@ -232,7 +233,7 @@ class Whip:
         name, etag = new_id(), f'"{answer.ufrag}"'
         self._resources[name] = _Resource(kind, room, relay, answer.transport, digest(token), etag)
         headers = {hdrs.LOCATION: f"/{kind}/{room}/{name}", hdrs.ETAG: etag, "Accept-Patch": FRAGMENT}
-        response = web.Response(status=HTTPStatus.CREATED, text=answer.sdp, content_type=SDP, headers=headers)
+        response = web.Response(status=HTTPStatus.CREATED, body=answer.sdp.encode(), content_type=SDP, headers=headers)
         for link in _links(servers):
             response.headers.add(hdrs.LINK, link)
         return response

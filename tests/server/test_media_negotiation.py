@@ -132,6 +132,13 @@ class TestTransport:
         assert read.dtls.fingerprints == (Fingerprint("sha-256", offers.FINGERPRINT),)
         assert (read.ice.ufrag, read.ice.pwd) == ("Yu2x", "rm5ZQW1kVxGmYBHkGvz2nbnG")
 
+    def test_one_certificate_by_several_hashes(self):
+        more = f"a=fingerprint:sha-512 {':'.join(['AB'] * 64)}\na=fingerprint:sha-1 {':'.join(['AB'] * 20)}\n"
+        text = offer(section("audio", "sendonly", more=more))
+        assert [f.algorithm for f in read_offer(text).dtls.fingerprints] == ["sha-256", "sha-512"]
+        with pytest.raises(ProtocolError, match="certificate"):
+            read_offer(text.replace("sha-512", "sha-256"))
+
     def test_a_bundled_transport_in_the_first_section_only(self):
         text = offer(section("audio", "sendonly"), section("video", "sendonly").replace("video 9", "video 0"))
         bundled = text.replace("a=mid:1\n", "a=bundle-only\na=mid:1\n")
