@@ -438,3 +438,22 @@ def test_misuse_is_refused():
             SocketLoop(relay, [], [one.fileno(), other.fileno()])
         with pytest.raises(InvalidStateError):
             SocketLoop(relay, [], [udp.fileno()])
+
+
+def test_strangers_cost_little():
+    def resident() -> int:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+
+    half_a_frame = (1500).to_bytes(2) + BINDING_REQUEST[:19] + bytes(1400)
+    with place(ips=("127.0.0.1",)) as here:
+        strangers = [here.connect() for _ in range(200)]
+        here.until(lambda: here.loop.connections == len(strangers))
+        before = resident()
+        for stranger in strangers:
+            stranger.socket.sendall(half_a_frame)
+        waiting = here.connect()
+        waiting.send(BINDING_REQUEST)
+        here.events(1)
+        assert resident() - before < 2 << 20
+        assert here.loop.connections == len(strangers) + 1
