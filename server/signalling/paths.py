@@ -179,7 +179,6 @@ class Paths:
         """Somebody's socket is there again. Another page makes another connection, in place of the one before."""
         if not same_page:
             self._renewed.add(participant)
-            self._wanted.pop(participant, None)
             self._encode.pop(participant, None)
         self._topology.attach(participant, same_page=same_page, now=now)
 
@@ -217,6 +216,7 @@ class Paths:
         relay = self._relayed()
         answer = relay.offer(participant, role, message, now)
         self._wanted.pop(participant, None)
+        self._renewed.discard(participant)
         if not relay.connected(participant):  # a new connection: that of before is closed
             self._topology.disconnected(participant, now)
         self._conversation.tell_person(participant, answer)  # before what it brings about: the next offer needs it

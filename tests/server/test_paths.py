@@ -6,6 +6,8 @@ from itertools import count
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from server.media.events import (
     EncodingsWanted,
@@ -15,6 +17,7 @@ from server.media.events import (
     TransportFailed,
     TransportFailure,
     TransportInterrupted,
+    TransportResumed,
 )
 from server.signalling.messages import (
     Admit,
@@ -32,6 +35,7 @@ from server.signalling.messages import (
     PeerJoined,
     PeerLeft,
     Problem,
+    Ready,
     RelayAnswer,
     RelayOffer,
     RelayWanted,
@@ -87,7 +91,10 @@ class Clinic(Desk):
         wanted = client.last(RelayWanted)
         if client not in self._names or wanted.fresh:
             self._names[client] = f"c{next(self._numbers)}"
-        description = SessionDescription(type="offer", sdp=camera_and(max(1, wanted.audio)))
+        pairs = max(1, wanted.audio)
+        hearing = [section("audio", "recvonly"), section("video", "recvonly")] * pairs
+        text = offer(*hearing) if client.seat.role == "observer" else camera_and(pairs)
+        description = SessionDescription(type="offer", sdp=text)
         before = set(self.transports(client))
         heard = client.say(RelayOffer(connection=self._names[client], description=description))
         for transport in set(self.transports(client)) - before:
@@ -119,10 +126,19 @@ class Clinic(Desk):
             if round(self.now * 2) % 4 == 0:
                 self.report(**link)
 
+    def spend_coarsely(self, seconds: int) -> None:
+        """The same in steps of 2 s."""
+        for _ in range(seconds // 2):
+            self.now += 2
+            self.registry.handle_timer(self.now)
+            self.announce()
+            self.work()
+            self.report()
+
     def report(self, **link: Any) -> None:
         for client in list(self.clients):
             for peer, direct in self.links(client).items():
-                if direct:
+                if direct and client.session.phase == "joined":
                     client.say(PathReport(to=peer, **{"alive": True, "rtt_ms": 40.0, "relay_rtt_ms": 30.0, **link}))
         self.work()
 
@@ -468,3 +484,86 @@ def test_a_recording_is_wanted(clinic, pair):
     clinic.spend(14)
     assert pair[0].last(Moved) == Moved(move=2, path="direct")
     assert clinic.registry.count_relayed() == 0
+
+
+# -- anything ---------------------------------------------------------------------------------------------------------
+
+WAYS = "leave join drop return reload dead lossy offer broken silent lazy record time".split()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(WAYS)), max_size=40), st.sampled_from([0, 2]))
+def test_whatever_happens_the_room_finds_its_way(steps, pace):
+    """Four people come, go, reload, fall silent, lose either path: in the end all is as it should be for those here."""
+    clinic = Clinic(message_burst=100_000, dead_after_s=1e6, ping_interval_s=1e6)
+    links = [Link(clinic.room, role=role) for role in ("clinician", "patient", "guest", "observer")]
+    pages: list[Client | None] = [clinic.hello(link) for link in links]
+    resumes = [page.resume for page in pages if page]
+    first = pages[0]
+    assert first is not None
+    first.say(Join())
+    for page in pages[1:]:
+        assert page is not None
+        first.say(Admit(participant=page.id))
+        page.say(Ready())
+    reloads = count()
+    for who, step in steps:
+        page = pages[who]
+        if page is not None and page.closed:
+            page.drop()
+            page = pages[who] = None
+        if step == "time":
+            clinic.spend_coarsely(4)
+        elif step == "record":
+            clinic.live().paths.hold_recording(who == 0, clinic.now)
+            clinic.settle()
+        elif page is None:
+            if step in ("return", "reload", "join"):
+                instance = f"again{next(reloads)}" if step == "reload" else f"page{who}"
+                pages[who] = clinic.hello(links[who], resume=resumes[who], instance=instance)
+        elif step in ("join", "leave"):
+            page.say(Join() if step == "join" else Leave())
+        elif step == "drop":
+            page.drop()
+            pages[who] = None
+        elif step in ("dead", "lossy"):
+            for peer in clinic.links(page):
+                page.say(PathReport(to=peer, alive=step == "lossy", loss=0.3))
+        elif step == "lazy":
+            clinic.unready ^= {page.id}
+        elif step == "offer":
+            clinic.work()
+        elif clinic.room.id in clinic.sfus:
+            for transport in clinic.transports(page)[:1]:
+                clinic.tell_media(TransportInterrupted(transport))
+                if step == "broken":
+                    clinic.tell_media(TransportFailed(transport, TransportFailure.TIMEOUT))
+                else:
+                    clinic.tell_media(TransportResumed(transport))
+        clinic.spend_coarsely(pace)
+        room = clinic.live()
+        joined = {person.id for person in room.joined()}
+        assert set(clinic.media.transports.values()) <= joined if clinic.sfus else True
+
+    clinic.unready = set()
+    clinic.live().paths.hold_recording(False, clinic.now)
+    for who, page in enumerate(pages):
+        if page is None or page.closed:
+            pages[who] = clinic.hello(links[who], resume=resumes[who], instance=f"page{who}", take_over=True)
+    clinic.spend_coarsely(1200)
+    room = clinic.live()
+    joined = {person.id for person in room.joined()}
+    assert room.paths.path == ("relayed" if len(joined) > 2 else "direct")
+    for page in pages:
+        assert page is not None
+        if page.id in joined:
+            assert set(clinic.links(page)) == joined - {page.id}
+            assert set(clinic.links(page).values()) <= {len(joined) == 2}
+            assert path_of(page) == room.paths.path
+            assert len(clinic.transports(page)) == 1
+
+
+def path_of(page: Client) -> str:
+    """What a page knows of where media goes."""
+    last = [message for message in page.all if isinstance(message, (StateChanged, Moved, MoveCancelled))][-1]
+    return last.path
