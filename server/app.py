@@ -1,8 +1,9 @@
 """The composition root: what is built, in which order, and how it ends. [IO]
 
-    build:     store -> TURN -> signalling -> pages, API, health -> routes -> background tasks
-    a request: httpguard -> `_outcomes` -> `problems` (under /api/) -> `whole_bodies` -> handler -> `_on_answer`
-    the end:   signalling says "come back" -> requests finish -> background tasks -> coturn -> store (flushed, closed)
+    build:     store -> TURN -> media -> signalling, WHIP -> pages, API, health -> routes -> background tasks
+    a request: httpguard -> `_outcomes` -> `problems` (of programs) -> `whole_bodies` -> handler -> `_on_answer`
+    the end:   signalling says "come back" -> requests finish -> background tasks -> media (says goodbye) -> coturn
+               -> store (flushed, closed)
 
 A malformed request never gets here (`httpguard.py`).
 """
@@ -25,12 +26,14 @@ from server.config import Config
 from server.headers import base_headers, static_headers
 from server.health import Health
 from server.httpguard import whole_bodies
+from server.media.worker import MediaPlane
 from server.metrics import Metrics
 from server.redact import describe
 from server.signalling.coturn import Coturn, load_secret
 from server.signalling.pages import WEB, Pages
 from server.signalling.turn import IceServerSource
 from server.signalling.websocket import SignallingEndpoint
+from server.signalling.whip import Whip
 from server.store import Store
 
 CONFIG = web.AppKey("CONFIG", Config)
@@ -73,7 +76,12 @@ async def build(config: Config) -> web.Application:
         if coturn is not None:
             stack.push_async_callback(coturn.stop)
             await coturn.start()
-        endpoint = SignallingEndpoint(config, store, ice, catalogue, metrics)
+        media = _media_plane(config, metrics)
+        endpoint = SignallingEndpoint(config, store, ice, catalogue, metrics, media)
+        if media is not None:
+            media.on_event = endpoint.receive_media_event
+            stack.push_async_callback(media.stop)
+            await media.start()
         pages = Pages(config.public_origin, store, catalogue)
         health = Health(config.http, store, metrics)
 
@@ -87,6 +95,8 @@ async def build(config: Config) -> web.Application:
             app[COTURN] = coturn
         app.add_routes([*health.routes(), *pages.routes(), web.get("/ws", endpoint.handle)])
         app.add_routes(api.routes(store, endpoint, config.public_origin))
+        if media is not None:
+            app.add_routes(Whip(config.http, store, ice, endpoint).routes())
         app.router.add_static("/static", WEB / "static")
 
         app.on_response_prepare.append(_on_answer(base_headers(config.public_origin), metrics))
@@ -96,6 +106,16 @@ async def build(config: Config) -> web.Application:
         rest = stack.pop_all()
         app.on_cleanup.append(lambda _app: rest.aclose())
         return app
+
+
+def _media_plane(config: Config, metrics: Metrics) -> MediaPlane | None:
+    """Make the media server; None: switched off. Browsers of this machine reach it where they reach the pages."""
+    if not config.media.enabled:
+        return None
+    loopback = config.http.host in ("localhost", "127.0.0.1", "::1")
+    media = MediaPlane(config.media_in_force, loopback=loopback)
+    metrics.watch_media(media.statistics)
+    return media
 
 
 def _on_answer(base: dict[str, str], metrics: Metrics) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
