@@ -110,6 +110,35 @@ def test_a_forged_packet_goes_nowhere(relay, at, profile):
     assert dropped(relay) == {DropReason.SRTP_AUTH_FAILED: 1}
 
 
+def test_a_thousand_bad_packets_end_no_call(relay):
+    pair = call(relay)
+    good = [pair.ada.protect(Rtp(0xA0, seq, vp8(key=seq == 0, body=b"%d" % seq))) for seq in range(101)]
+    report = pair.ada.protect_rtcp(b"\x80\xc9\x00\x01" + bytes(4))
+    received, bad = [], 0
+    for seq in range(100):
+        forged = bytearray(good[seq + 1])
+        forged[-1 - seq % 16] ^= 0x40
+        truncated = good[seq + 1][: 13 + seq % 10]
+        junk = bytes([0x80, 96]) + bytes((seq * n) % 256 for n in range(40))
+        attack = [good[seq], good[0], bytes(forged), truncated, junk, junk, report, report, bytes(forged), truncated]
+        bad += len(attack)
+        received += pair.ben.decrypt(relay.process([(pair.ada.address, data) for data in (good[seq], *attack)], 1.0))
+    assert bad == 1000
+    assert [packet.payload for packet in received] == [vp8(key=seq == 0, body=b"%d" % seq) for seq in range(100)]
+    assert len(events(relay, EventKind.RTCP)) == 1
+    counts = dropped(relay)
+    assert set(counts) == {DropReason.SRTP_REPLAYED, DropReason.SRTP_AUTH_FAILED, DropReason.SRTP_FAILED}
+    assert (sum(counts.values()), counts[DropReason.SRTP_REPLAYED]) == (999, 399)
+
+
+def test_captured_packets_are_refused_for_as_long_as_the_call_lasts(relay):
+    pair = call(relay, Codec.OPUS)
+    captured = [pair.ada.protect(Rtp(0xA0, seq, b"x")) for seq in range(3000)]
+    assert len(relay.process([(pair.ada.address, data) for data in captured], 1.0)) == 3000
+    assert relay.process([(pair.ada.address, data) for data in captured], 2.0) == []
+    assert dropped(relay) == {DropReason.SRTP_REPLAYED: 3000}
+
+
 def test_one_peer_cannot_speak_as_another(relay):
     pair = call(relay, Codec.OPUS)
     mallory = Peer(relay)

@@ -317,7 +317,7 @@ SOURCE_DTYPE: np.dtype[Any]
 """`used`, `codec`, `audio_level` (-dBov of the last packet, RFC 6464; 127 without), `voice` (its flag), `transport`,
 `ssrc` (0: not bound yet), `clock_rate`, `base_ext_seq`, `highest_ext_seq`, `packets`, `bytes` (payloads), `lost`
 (expected less received, RFC 3550), `recovered` (through RTX or RED), `keyframes`, `jitter` (timestamp units),
-`timestamp` (of the packet received last), `received_at`, `loudness` (0 to 127, moving average over about 10 packets)."""
+`timestamp` (of the packet received last), `received_at`, `loudness` (0 to 127, moving average of about 10 packets)."""
 
 SENT_DTYPE: np.dtype[Any]
 """`sent_at` (seconds), `wide_seq` (transport-wide number, unwrapped), `size` (bytes of the datagram)."""
