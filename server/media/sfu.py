@@ -48,6 +48,9 @@ TICK_S = 0.05
 """Of the clockwork: a keyframe or a NACK waits no longer, and transport-cc feedback goes every second time."""
 FEEDBACK_EVERY_S = 0.1
 """Of transport-cc, libwebrtc's slowest pace is 250 ms, its usual one 100 ms."""
+_RTCP = int(EventKind.RTCP)
+_RTPFB = 205
+"""RTCP's type of NACK, which the relay has answered, and of transport feedback (RFC 4585 section 6.1)."""
 _TRAFFIC = ("received_packets", "received_bytes", "sent_packets", "sent_bytes")
 _SPEAKERS_EVERY = 4
 """Ticks: 0.2 s."""
@@ -314,11 +317,15 @@ class Sfu:
     def receive_relay_events(self, events: Iterable[Event], now: float) -> None:
         """Take what `Relay.take_events` gave."""
         for kind, index, address, data, at in events:
-            if kind == EventKind.RTCP:
+            if kind == _RTCP:
+                # Nine of ten are one packet of transport feedback, which nobody reads here.
+                if data[1] == _RTPFB and len(data) == 4 + 4 * int.from_bytes(data[2:4]):
+                    continue
                 peer = self._by_slot.get(index)
                 if peer is not None:
                     peer.transport.receive_rtcp(data, at)
-                    self._after(peer, now, at)
+                    while (event := peer.transport.next_event()) is not None:
+                        self._on_event(peer, event, at, now)
             elif kind == EventKind.STUN:
                 self._receive_stun(data, Endpoint(*address), now)  # type: ignore[arg-type]  # its kind is a str there
             elif kind == EventKind.KEYFRAME_WANTED:
@@ -467,18 +474,18 @@ class Sfu:
 
     # Bookkeeping.
 
-    def _after(self, peer: Peer, now: float, at: float | None = None) -> None:
+    def _after(self, peer: Peer, now: float) -> None:
         """Drain a transport, and arm its timer."""
         transport = peer.transport
         while (event := transport.next_event()) is not None:
-            if isinstance(event, RtcpReceived):
-                self._on_rtcp(peer, event, now if at is None else at, now)
-            else:
-                self._events.append(event)
+            self._on_event(peer, event, now, now)
         self._outgoing += transport.datagrams_to_send(now)
         self._schedule(peer, now)
 
-    def _on_rtcp(self, peer: Peer, event: RtcpReceived, at: float, now: float) -> None:
+    def _on_event(self, peer: Peer, event: MediaEvent, at: float, now: float) -> None:
+        if not isinstance(event, RtcpReceived):
+            self._events.append(event)
+            return
         for encoding in peer.receive(event.packets, at, now):
             self._watch.silence(encoding.slot, now)
             peer.router.live(encoding, False)
