@@ -16,10 +16,13 @@ from structlog.testing import capture_logs
 
 from server.app import ENDPOINT, METRICS, STORE, build
 from server.config import Config, from_tree
+from server.media.events import TransportConnected
 from server.records import RoomRecord, Tenant
 from server.signalling.limits import AddressLimits
 from server.signalling.websocket import SignallingEndpoint, _frame
 from server.store import Store
+from tests.offers import camera_and
+from tests.server.test_relaying import FakeSfu
 
 
 class Person:
@@ -467,3 +470,50 @@ async def test_logs_hold_no_names_secrets_or_addresses(open_clinic):
 def test_frames(length, header):
     frame = _frame(0x1, b"x" * length)
     assert frame == bytes.fromhex(header) + b"x" * length
+
+
+# -- direct and relayed -----------------------------------------------------------------------------------------------
+
+
+class Media:
+    """A media plane whose transports are there as soon as the endpoint is told so."""
+
+    def __init__(self) -> None:
+        self.fake = FakeSfu()
+
+    def sfu(self, room: str) -> FakeSfu:
+        return self.fake
+
+
+async def test_a_move_between_sockets(open_clinic):
+    """The events of the media plane and the timers of the paths reach people; moves are counted and written down."""
+    media = open_clinic.endpoint.registry.path_settings.media = Media()
+    clinician, patient, id = await open_clinic.call()
+    (doctor,) = [p.id for p in open_clinic.endpoint.registry.rooms[open_clinic.room.id].joined() if p.id != id]
+    for person in (clinician, patient):
+        await person.until("relayWanted")  # by the clock, a second after joining
+        await person.send("relayOffer", connection="c", description={"type": "offer", "sdp": camera_and(1)})
+        assert (await person.until("relayAnswer"))["connection"] == "c"
+        open_clinic.endpoint.receive_media_event(TransportConnected(list(media.fake.transports)[-1]))
+    await clinician.send("pathReport", to=id, alive=True)
+    await patient.send("pathReport", to=doctor, alive=True)
+    await patient.send("pathReport", to=doctor, alive=False)
+    for person in (clinician, patient):
+        assert (await person.until("move"))["reason"] == "failure"
+        await person.send("moveReady", move=1)
+    for person in (clinician, patient):
+        assert await person.until("moved") == {"type": "moved", "move": 1, "path": "relayed"}
+    assert open_clinic.sample("colloque_relayed_rooms") == 1
+    for _ in range(100):
+        if counted := open_clinic.sample("colloque_path_moves_total", reason="failure", outcome="moved"):
+            break
+        await asyncio.sleep(0.02)
+    assert counted == 1
+    await open_clinic.store.flush()
+    facts = await open_clinic.store.audit(open_clinic.room.id)
+    assert [fact.detail for fact in facts if fact.kind == "path.moved"] == ["relayed:failure"]
+
+    await clinician.send("endRoom")
+    await patient.until("roomEnded")
+    assert media.fake.transports == {}
+    open_clinic.endpoint.receive_media_event(TransportConnected(f"{open_clinic.room.id}.1"))  # too late
