@@ -267,8 +267,11 @@ describe('a move', () => {
     await pass(500);
     assert.deepEqual(said('moveReady'), [], 'the picture does not');
     assert.deepEqual(shown(), ['direct', 'direct']);
+    video.arrived += 1;
+    await pass(1000);
+    assert.deepEqual(said('moveReady'), [], 'one picture is none that moves');
     flowing.add(video);
-    await pass(500);
+    await pass(700);
     assert.deepEqual(said('moveReady'), [{ type: 'moveReady', move: 7 }], 'once');
     assert.deepEqual(shown(), ['relayed', 'relayed']);
     assert.deepEqual(sending(direct), ['my audio', 'my video'], 'the others may not be ready');
@@ -277,7 +280,7 @@ describe('a move', () => {
     await run();
     assert.equal('maxBitrate' in encodings(relayed)[2], false, 'the limit is lifted at once');
     assert.deepEqual(sending(direct), ['my audio', 'my video'], 'the last pictures are still needed');
-    await pass(700);
+    await pass(1100);
     assert.deepEqual(sending(direct), [null, null]);
     assert.equal(client.paths.path, 'relayed');
     assert.deepEqual(client.paths.history.map(({ move, to, moved }) => [move, to, moved]), [[7, 'relayed', true]]);
@@ -287,9 +290,9 @@ describe('a move', () => {
   test('and back', async () => {
     say({ type: 'move', move: 1, to: 'relayed', reason: 'policy' });
     for (const track of received(relayed)) flowing.add(track);
-    await pass(500);
-    say({ type: 'moved', move: 1, path: 'relayed' });
     await pass(700);
+    say({ type: 'moved', move: 1, path: 'relayed' });
+    await pass(1100);
     for (const track of received(direct)) flowing.delete(track);
     await spend(relayed, 1_000_000);
     say({ type: 'move', move: 2, to: 'direct', reason: 'recovered' });
@@ -300,11 +303,11 @@ describe('a move', () => {
     await pass(2000);
     assert.deepEqual(said('moveReady').map(({ move }) => move), [1]);
     for (const track of received(direct)) flowing.add(track);
-    await pass(500);
+    await pass(700);
     assert.deepEqual(said('moveReady').map(({ move }) => move), [1, 2]);
     assert.deepEqual(shown(), ['direct', 'direct']);
     say({ type: 'moved', move: 2, path: 'direct' });
-    await pass(700);
+    await pass(1100);
     assert.deepEqual([sending(direct), sending(relayed)], [['my audio', 'my video'], [null, null]]);
     assert.equal('maxBitrate' in encodings(direct)[0], false);
   });
@@ -312,7 +315,7 @@ describe('a move', () => {
   test('cancelled: the old path is shown again, nothing is sent on the new one', async () => {
     say({ type: 'move', move: 3, to: 'relayed', reason: 'quality' });
     for (const track of received(relayed)) flowing.add(track);
-    await pass(500);
+    await pass(700);
     assert.deepEqual(shown(), ['relayed', 'relayed']);
     say({ type: 'moveCancelled', move: 3, path: 'direct' });
     await run();

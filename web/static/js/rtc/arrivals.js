@@ -10,7 +10,10 @@
 /** Rates are taken over at least this long. */
 const RATE_OVER_MS = 1000;
 
-/** @typedef {{count: number, at: number}} Progress */
+/** Seen to stand still for so long, a track has to prove itself anew. */
+const PAUSE_MS = 600;
+
+/** @typedef {{count: number, at: number, since: number}} Progress `since`: it has gone on without a pause since then; Infinity when it does not */
 
 export class Arrivals {
   /** By track; a track that never went on is not here, or has `at` -Infinity. @type {WeakMap<MediaStreamTrack, Progress>} */
@@ -39,6 +42,12 @@ export class Arrivals {
     return now - ((track && this.#received.get(track)?.at) ?? -Infinity);
   }
 
+  /** For how long this track has gone on without a pause, in milliseconds; 0 when it does not. @param {MediaStreamTrack | null} track */
+  steadyMs(track) {
+    const known = track && this.#received.get(track);
+    return known ? Math.max(0, known.at - known.since) : 0;
+  }
+
   /** Video sent through this connection, in bits per second; 0 until known. @param {RTCPeerConnection} connection */
   sentBps(connection) {
     return this.#sent.get(connection)?.bps ?? 0;
@@ -47,14 +56,15 @@ export class Arrivals {
   /** What this track brings from now on is somebody else's. @param {MediaStreamTrack} track */
   forget(track) {
     const known = this.#received.get(track);
-    if (known) known.at = -Infinity;
+    if (known) Object.assign(known, { at: -Infinity, since: Infinity });
   }
 
   /** @param {MediaStreamTrack} track @param {number} count @param {number} now */
   #count(track, count, now) {
     const known = this.#received.get(track);
-    if (known === undefined) this.#received.set(track, { count, at: count > 0 ? now : -Infinity });
-    else if (count !== known.count) Object.assign(known, { count, at: now });
+    if (known === undefined) this.#received.set(track, { count, at: count > 0 ? now : -Infinity, since: count > 0 ? now : Infinity });
+    else if (count !== known.count) Object.assign(known, { count, at: now, since: Math.min(known.since, now) });
+    else if (now - known.at > PAUSE_MS) known.since = Infinity;
   }
 
   /** @param {RTCPeerConnection} connection @param {number} bytes @param {number} now */

@@ -42,14 +42,18 @@ import { Wishes } from './wishes.js';
 
 /** Of the rate of the old path, while both are sent on. */
 const OVERLAP_SHARE = 0.3;
-/** When the old rate is not known, because nothing was sent. */
-const OVERLAP_BPS = 150_000;
+/** No less than this: it crowds out nobody, and a picture that is allowed less does not move. */
+const OVERLAP_BPS = 100_000;
 /** A track goes on when it has since so long: one missed look in a hidden tab, where timers fire once a second. */
 const GOES_ON_MS = 1000;
-/** A new path carries a track that was seen to go on within this. */
-const READY_WITHIN_MS = 1200;
+/**
+ * A new path carries a track that has gone on for so long. A first key frame is no picture that moves: it may have spent the bits of the
+ * next half second, at the rate that the new path begins with.
+ * @type {Record<Kind, number>}
+ */
+const STEADY_MS = { audio: 100, video: 350 };
 /** The old path is sent on for so long after the move: until the new picture stands on everybody's screen. */
-const LINGER_MS = 600;
+const LINGER_MS = 1000;
 /** Between two looks at the statistics: while something changes, while another path stands by, otherwise. */
 const LOOK_CHANGING_MS = 120;
 const LOOK_READY_MS = 350;
@@ -296,7 +300,7 @@ export class Paths {
     this.#move = { move, to, reason, startedAt, readyAt: null, endedAt: null, moved: false };
     this.#history = [...this.#history, this.#move].slice(-HISTORY);
     // Nothing to be careful with when nothing gets through.
-    this.#limitBps = reason === 'failure' ? null : Math.round(OVERLAP_SHARE * this.#sentBps()) || OVERLAP_BPS;
+    this.#limitBps = reason === 'failure' ? null : Math.max(OVERLAP_BPS, Math.round(OVERLAP_SHARE * this.#sentBps()));
     this.#apply();
     this.#host.onPath();
     if (to === 'relayed' && this.#relay.connection !== null && this.#relay.state === 'failed') this.#fail();
@@ -372,7 +376,7 @@ export class Paths {
       for (const kind of KINDS) {
         if (kind === 'video' && !this.#wishes.seen(pictureOf(peer.id, ''))) continue;
         const lives = this.#arrivals.age(peer.shown.coming(kind, from), now) <= GOES_ON_MS;
-        if (lives && this.#arrivals.age(peer.shown.coming(kind, to), now) > READY_WITHIN_MS) return false;
+        if (lives && this.#arrivals.steadyMs(peer.shown.coming(kind, to)) < STEADY_MS[kind]) return false;
       }
     }
     return true;

@@ -1,13 +1,15 @@
 // @ts-check
 /**
  * One person's picture and sound in a tile. A new stream is played behind the one that is seen, silent, until it has a picture; then both
- * change places. So there is no black frame, no pause, and nobody is heard twice when the way changes by which somebody comes.
+ * change places. So there is no black frame and no pause when the way changes by which somebody comes.
  *
  * The element that is seen is the one with `data-peer`; for the length of a change there is another, behind it and without.
  */
 
 /** Without a picture by then (a camera that is off, a tab in the background), the sound does not wait any longer. */
 const PATIENCE_MS = 800;
+/** The sound before goes on for so long under the new one: a gap is heard, this is not. */
+const FADE_MS = 60;
 
 /** Dispatches `blocked` when the browser refuses to play sound before a click, `shape` when the picture's proportions change. */
 export class Screen extends EventTarget {
@@ -87,19 +89,17 @@ export class Screen extends EventTarget {
     next.dataset.peer = this.name;
     delete before.dataset.peer;
     next.muted = before.muted;
-    before.muted = true;
+    before.hidden = true;
+    setTimeout(() => retire(before), FADE_MS);
     this.#watchShape(next);
     this.dispatchEvent(new Event('shape'));
-    before.remove();
-    before.srcObject = null;
     if (next.paused) void this.play(); // sound that this browser lets nobody start
   }
 
   #forgetNext() {
     clearTimeout(this.#timer);
     if (this.#next === null) return;
-    this.#next.srcObject = null;
-    this.#next.remove();
+    retire(this.#next);
     this.#next = null;
   }
 
@@ -107,4 +107,10 @@ export class Screen extends EventTarget {
   #watchShape(element) {
     element.addEventListener('resize', () => element === this.element && this.dispatchEvent(new Event('shape')));
   }
+}
+
+/** @param {HTMLVideoElement} element that is not needed any more */
+function retire(element) {
+  element.srcObject = null;
+  element.remove();
 }
