@@ -115,7 +115,8 @@ class TurnConfig:
     max_allocations: int = 1200
     """coturn `total-quota`."""
     media_addresses: tuple[str, ...] = ()
-    """Exact addresses of our media server, the only private ones that coturn may relay to."""
+    """Exact addresses of our media server, the only private ones that coturn may relay to. Empty: those that
+    `media.addresses` or `media.bind` name."""
 
 
 @dataclass(frozen=True)

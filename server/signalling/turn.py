@@ -180,7 +180,7 @@ def render_coturn(config: Config, secret: str) -> str:
         "userdb=:memory:",
         "",
         "# Where it relays to: exact addresses of its own and of the media server, then no special or private range.",
-        *(f"allowed-peer-ip={address}" for address in _own_addresses(turn)),
+        *(f"allowed-peer-ip={address}" for address in _own_addresses(config)),
         *(f"denied-peer-ip={_first(network)}-{network[-1]}" for network in FORBIDDEN_PEERS),
     ]
     return "\n".join(lines) + "\n"
@@ -209,14 +209,19 @@ def _tls_lines(turn: TurnConfig) -> list[str]:
     ]
 
 
-def _own_addresses(turn: TurnConfig) -> list[IPv4Address | IPv6Address]:
-    """Return the exact addresses that may be relayed to although their range may be private.
+def _own_addresses(config: Config) -> list[IPv4Address | IPv6Address]:
+    """Return the exact addresses that may be relayed to although their range may be private: coturn's, and the SFU's.
+
+    Loopback is never among them unless it is named on purpose: much answers there that trusts its own machine.
 
     Raises:
         ConfigError: Something that is not one exact address.
     """
-    named = (*turn.listen_addresses, turn.external_address, *turn.media_addresses)
+    turn, media = config.turn, config.media_in_force
+    known = (media.addresses or media.bind) if media.enabled else ()
+    found = turn.media_addresses or tuple(text for text in known if not ip_address(text).is_loopback)
     try:
+        named = (*turn.listen_addresses, turn.external_address, *found)
         return list(dict.fromkeys(ip_address(text) for text in named if text))
     except ValueError as error:
         raise ConfigError(f"`turn` addresses are exact IP addresses, without port or range: {error}") from None

@@ -159,3 +159,25 @@ def test_what_is_shown_can_be_read_again():
         "turn": {"managed": True},
     })  # fmt: skip
     assert from_tree(tomllib.loads(config.toml(public_tree(settings)))) == settings
+
+
+@pytest.mark.parametrize(
+    ("tree", "bind"),
+    [
+        ({}, ("127.0.0.1",)),
+        ({"http": {"host": "localhost"}}, ("127.0.0.1",)),
+        ({"http": {"host": "10.0.0.7"}}, ("10.0.0.7",)),
+        ({"http": {"host": "0.0.0.0", "public_url": "https://video.example.org"}}, ()),
+        ({"http": {"public_url": "https://video.example.org"}}, ()),
+        ({"http": {"host": "10.0.0.7"}, "media": {"bind": ["10.0.0.8", "fd00::8"]}}, ("10.0.0.8", "fd00::8")),
+    ],
+)
+def test_media_listens_where_the_pages_are_unless_a_proxy_is_between(tree: dict[str, Any], bind: tuple[str, ...]):
+    assert from_tree(tree).media_in_force.bind == bind
+
+
+def test_media_settings_that_cannot_work():
+    assert from_tree({"media": {"port": 0, "workers": 0}}).media.enabled
+    for wrong in ({"addresses": ["video.example.org"]}, {"bind": ["10.0.0.0/8"]}, {"port": 70_000}, {"workers": -1}):
+        with pytest.raises(ConfigError, match="media"):
+            from_tree({"media": wrong})

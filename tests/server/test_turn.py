@@ -201,3 +201,20 @@ def test_a_configured_secret_is_used_and_nothing_written(tmp_path: Path) -> None
     config = from_tree({"data_dir": str(tmp_path / "data"), "turn": {"host": "t", "secret": "ours"}})
     assert load_secret(config) == "ours"
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("media", "allowed"),
+    [
+        ({"addresses": ["198.51.100.4"]}, "198.51.100.4"),
+        ({"bind": ["10.0.0.8"]}, "10.0.0.8"),
+        ({"bind": ["127.0.0.1"]}, ""),
+        ({"addresses": ["198.51.100.4"], "enabled": False}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_media_server_may_be_relayed_to_but_never_loopback(media, allowed):
+    text = render_coturn(from_tree({"media": media, "turn": {"host": "turn.example", "secret": "s"}}), "s")
+    assert [line.partition("=")[2] for line in text.splitlines() if line.startswith("allowed-peer-ip")] == (
+        [allowed] if allowed else []
+    )
