@@ -52,8 +52,7 @@ async def main(path: str, address: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
             request = json.loads(line)
-            answer = _open(plane, request) if request else vars(plane.statistics())
-            writer.write(json.dumps(answer).encode() + b"\n")
+            writer.write(json.dumps(answer(plane, request)).encode() + b"\n")
         writer.close()
         done.set()
 
@@ -62,8 +61,10 @@ async def main(path: str, address: str) -> None:
     await plane.stop()
 
 
-def _open(plane: MediaPlane, request: dict[str, Any]) -> dict[str, Any]:
-    """Do what a browser's offer would have come to."""
+def answer(plane: MediaPlane, request: dict[str, Any]) -> dict[str, Any]:
+    """Do what a browser's offer would have come to, and say what its answer would."""
+    if not request:
+        return vars(plane.statistics())
     now = time.monotonic()
     sfu = plane.sfu(request["room"])
     local = sfu.open_transport(

@@ -71,12 +71,9 @@ class Window:
         return max(0.0, 1 - self.counts["received"] / self.expected) if self.expected else 1.0
 
     def delay_ms(self, part: float) -> float:
-        """Return the delay below which this part of the samples lies."""
-        total = int(self.delays.sum())
-        if not total:
-            return float("inf")
-        bucket = int(np.searchsorted(np.cumsum(self.delays), part * total))
-        return float("inf") if bucket >= len(self.delays) - 1 else (bucket + 1) * BUCKET_S * 1e3
+        """Return the delay below which this part of the samples lies; 100 stands for more, and for no sample at all."""
+        bucket = int(np.searchsorted(np.cumsum(self.delays), part * max(1, int(self.delays.sum()))))
+        return min(bucket + 1, len(self.delays) - 1) * BUCKET_S * 1e3
 
 
 def bound_socket() -> socket.socket:
