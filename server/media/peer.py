@@ -22,6 +22,8 @@ from server.media.fastpath.relay import Relay
 from server.media.parameters import HeaderExtension, SendParameters, TrackParameters
 from server.media.router import Router
 from server.media.rtp import extensions as uris
+from server.media.rtp.errors import RtpParseError
+from server.media.rtp.packet import RtpPacket
 from server.media.rtp.rtcp import (
     SDES_CNAME,
     FullIntraRequest,
@@ -171,20 +173,28 @@ class Peer:
         encoding.bound(ssrc)
         self._know(encoding)
 
-    def claim(self, payload_type: int, ssrc: int, now: float) -> tuple[UpEncoding, int] | None:
+    def claim(self, data: bytes, now: float) -> tuple[UpEncoding, int] | None:
         """Find the stream that packets without a known SSRC, mid or rid belong to, by their payload type.
 
-        Only a stream that is silent can have got another SSRC.
+        Only a stream that is silent can have got another SSRC. A packet with a mid that the relay does not know belongs
+        to a section that is not published.
 
         Returns:
             The encoding, which has a new source now, and the slot of the one before; None: nobody's, or too soon.
         """
+        try:
+            packet = RtpPacket.parse(data)
+            elements = uris.parse_elements(packet.extension_profile, packet.extension)
+        except RtpParseError:
+            return None
+        if self._extension_ids.get("mid") in elements:
+            return None
         for up in self.ups.values():
             encoding = up.encodings[0]
-            if payload_type not in (up.codec.payload_type, up.red) or len(up.encodings) > 1 or encoding.fresh:
+            if packet.payload_type not in (up.codec.payload_type, up.red) or len(up.encodings) > 1 or encoding.fresh:
                 continue
             before, slot = encoding.ssrc, encoding.slot
-            if encoding.rebind(ssrc, now):
+            if encoding.rebind(packet.ssrc, now):
                 self._by_ssrc.pop(before or 0, None)
                 self._know(encoding)
                 return encoding, slot

@@ -6,9 +6,11 @@ Driven by: worker.py. Sans-IO, the five verbs, and `receive_relay_events` for wh
     relay ──┬─ STUN: by our ufrag in it; DTLS, RTCP: by the transport ──> transport.py ──> peer.py
             ├─ a keyframe is wanted, a forward has switched ────────────> router.py
             └─ an SSRC was found, or belongs to nobody ─────────────────> peer.py
-    clockwork, each 50 ms: transport-cc feedback, NACKs, what has begun or ceased, late keyframe requests, speakers
+    clockwork.py, each 50 ms: transport-cc feedback, NACKs, what has begun or ceased, speakers
 
 Nothing here happens per packet. Peers wait in a heap for their timers and reports, so that quiet ones cost nothing.
+The length is that of its interface: it is one thing, the registry through which every call and every event finds its
+peer, and what is done there is done elsewhere.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from heapq import heappop, heappush
 from itertools import count
 
 from server.errors import InvalidStateError, RefusalError
+from server.media.clockwork import TICK_S, Clockwork
 from server.media.dtls import Certificate
 from server.media.events import MediaEvent
 from server.media.fastpath.demux import Kind, classify
@@ -38,22 +41,15 @@ from server.media.parameters import (
 )
 from server.media.peer import REPORT_EVERY_S, Peer, require
 from server.media.router import Router
-from server.media.sourcewatch import SourceWatch
 from server.media.transport import RtcpReceived, Transport
-from server.media.uptrack import UpEncoding, UpTrack
+from server.media.uptrack import UpTrack
 
 MAX_TRANSPORTS_OF_ROOM = 64
 """12 people with a connection each, devices beside it, and dead ones that are not noticed yet."""
-TICK_S = 0.05
-"""Of the clockwork: a keyframe or a NACK waits no longer, and transport-cc feedback goes every second time."""
-FEEDBACK_EVERY_S = 0.1
-"""Of transport-cc, libwebrtc's slowest pace is 250 ms, its usual one 100 ms."""
 _RTCP = int(EventKind.RTCP)
 _RTPFB = 205
 """RTCP's type of NACK, which the relay has answered, and of transport feedback (RFC 4585 section 6.1)."""
 _TRAFFIC = ("received_packets", "received_bytes", "sent_packets", "sent_bytes")
-_SPEAKERS_EVERY = 4
-"""Ticks: 0.2 s."""
 
 
 class SfuDrop(StrEnum):
@@ -104,16 +100,14 @@ class Sfu:
         self._peers: dict[str, Peer] = {}
         self._by_slot: dict[int, Peer] = {}
         self._by_ufrag: dict[str, Peer] = {}
-        self._encodings: dict[int, tuple[Peer, UpEncoding]] = {}
         self._forwards: dict[int, tuple[Router, str, str]] = {}
-        self._watch = SourceWatch(relay.sources_view)
+        self._clockwork = Clockwork(relay)
         self._busy: set[Router] = set()
         self._outgoing: list[tuple[bytes, Endpoint]] = []
         self._events: deque[MediaEvent] = deque()
         self._heap: list[tuple[float, int, Peer]] = []
         self._numbers = count()
         self._tick_at: float | None = None
-        self._ticks = 0
 
     # For signalling: transports.
 
@@ -209,7 +203,7 @@ class Sfu:
             self._forget(old)
         if up is not None:
             for encoding in up.encodings:
-                self._know(peer, encoding)
+                self._clockwork.add(peer, encoding)
             if self._tick_at is None:
                 self._tick_at = now + TICK_S
         self._settle(peer.router, now)
@@ -308,7 +302,7 @@ class Sfu:
         counts = {
             "rooms": len(self._rooms),
             "transports": len(self._peers),
-            "sources": len(self._encodings),
+            "sources": len(self._clockwork.encodings),
             "forwards": len(self._forwards),
         }
         view = self._relay.transports_view
@@ -386,8 +380,11 @@ class Sfu:
                 peer.report_at = now + REPORT_EVERY_S * (0.5 + self._random(1)[0] / 255)
             self._after(peer, now)
         if self._tick_at is not None and now >= self._tick_at:
-            self._tick(now)
-            self._tick_at = now + TICK_S if self._encodings else None
+            busy, self._busy = self._busy | self._clockwork.tick(now), set()
+            for router in busy:
+                router.handle_timer(now)
+                self._settle(router, now)
+            self._tick_at = now + TICK_S if self._clockwork.encodings else None
 
     # What comes up from the relay.
 
@@ -400,7 +397,7 @@ class Sfu:
             self._after(peer, now)
 
     def _on_keyframe_wanted(self, slot: int, now: float) -> None:
-        known = self._encodings.get(slot)
+        known = self._clockwork.encodings.get(slot)
         if known is not None:
             peer, encoding = known
             peer.router.want_keyframe(encoding, now)
@@ -414,63 +411,25 @@ class Sfu:
             self._settle(router, now)
 
     def _on_bound(self, slot: int, ssrc: int, now: float) -> None:
-        known = self._encodings.get(slot)
-        if known is not None:
+        known = self._clockwork.encodings.get(slot)
+        # The event may be of a source that had the slot before.
+        if known is not None and int(self._relay.sources_view[slot]["ssrc"]) == ssrc:
             peer, encoding = known
             peer.bound(encoding, ssrc)
-            self._watch.restart(slot)
+            self._clockwork.watch.restart(slot)
 
     def _on_unknown_ssrc(self, index: int, data: bytes, now: float) -> None:
-        """RTP without a known SSRC or mid. The demultiplexer has seen that the fixed header is there."""
+        """RTP without a known SSRC."""
         peer = self._by_slot.get(index)
-        claimed = peer.claim(data[1] & 0x7F, int.from_bytes(data[8:12]), now) if peer else None
+        claimed = peer.claim(data, now) if peer else None
         if peer is None or claimed is None:
             self.drops[SfuDrop.UNKNOWN_SSRC] += 1
             return
         encoding, slot = claimed
-        self._forget_slot(slot)
-        self._know(peer, encoding)
+        self._clockwork.remove(slot)
+        self._clockwork.add(peer, encoding)
         peer.router.restarted(encoding.track, now)
         self._settle(peer.router, now)
-
-    # The clockwork.
-
-    def _tick(self, now: float) -> None:
-        self._ticks += 1
-        self._relay.feedback(now, FEEDBACK_EVERY_S)
-        changes = self._watch.look(now)
-        flapped: dict[UpTrack, Router] = {}
-        for slot in changes.flapped:
-            peer, encoding = self._encodings[slot]
-            encoding.fresh = self._watch.is_fresh(slot)
-            flapped[encoding.track] = peer.router
-        for up, router in flapped.items():
-            router.flapped(up, now)
-            self._busy.add(router)
-        for slots, is_live in ((changes.live, True), (changes.silent, False)):
-            for slot in slots:
-                peer, encoding = self._encodings[slot]
-                peer.router.live(encoding, is_live)
-                self._busy.add(peer.router)
-        for slot in changes.lossy:
-            peer, encoding = self._encodings[slot]
-            encoding.repair(now, peer.round_trip_s)
-        if self._ticks % _SPEAKERS_EVERY == 0:
-            self._listen(now)
-        busy, self._busy = self._busy, set()
-        for router in busy:
-            router.handle_timer(now)
-            self._settle(router, now)
-
-    def _listen(self, now: float) -> None:
-        heard: set[Router] = set()
-        for slot, loudness in self._watch.loud():
-            peer, encoding = self._encodings[slot]
-            peer.router.hear(encoding.track, loudness)
-            heard.add(peer.router)
-        for router in heard:
-            router.listen(now)
-        self._busy |= heard
 
     # Bookkeeping.
 
@@ -487,7 +446,7 @@ class Sfu:
             self._events.append(event)
             return
         for encoding in peer.receive(event.packets, at, now):
-            self._watch.silence(encoding.slot, now)
+            self._clockwork.watch.silence(encoding.slot, now)
             peer.router.live(encoding, False)
         self._settle(peer.router, now)
 
@@ -515,17 +474,9 @@ class Sfu:
         del self._forwards[down.forward]
         peer.unsubscribe(down, now)
 
-    def _know(self, peer: Peer, encoding: UpEncoding) -> None:
-        self._encodings[encoding.slot] = (peer, encoding)
-        self._watch.add(encoding.slot, encoding.track.kind == "video")
-
     def _forget(self, up: UpTrack) -> None:
         for encoding in up.encodings:
-            self._forget_slot(encoding.slot)
-
-    def _forget_slot(self, slot: int) -> None:
-        del self._encodings[slot]
-        self._watch.remove(slot)
+            self._clockwork.remove(encoding.slot)
 
     def _name(self, peer: Peer) -> None:
         """Find it by its ufrags: of the latest credentials and of those before."""

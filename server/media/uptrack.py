@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from server.errors import InvalidStateError
 from server.media.fastpath.relay import Codec, Relay
 from server.media.parameters import CodecParameters, EncodingParameters, TrackParameters
 from server.media.rtp.rtcp import (
@@ -253,8 +254,12 @@ class UpTrack:
         self.live = False
         """As the last `TrackStarted` or `TrackStopped` said."""
         self.encodings: list[UpEncoding] = []
-        for order, encoding in enumerate(parameters.encodings or (EncodingParameters(),)):
-            self.encodings.append(UpEncoding(self, order, encoding))
+        try:
+            for order, encoding in enumerate(parameters.encodings or (EncodingParameters(),)):
+                self.encodings.append(UpEncoding(self, order, encoding))
+        except InvalidStateError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Give the sources back; what they feed pauses."""

@@ -240,6 +240,25 @@ def test_a_stream_without_mid_is_found_by_its_payload_type(world):
     assert world.sfu.statistics()["sources"] == 1
 
 
+def test_a_stream_of_a_section_that_is_not_published_is_not_taken_for_another(world):
+    ada, ben = pair(world)
+    ben.subscribe(video("x"), ada.publish(video("v")))
+    ada.send_video(0xAA, key=True, mid="w")
+    assert ben.media() == []
+    assert world.sfu.drops[SfuDrop.UNKNOWN_SSRC] == 1
+
+
+def test_when_the_relay_is_full_nothing_is_left_of_the_attempt():
+    world = World(Relay(transports=2, sources=4, forwards=2))
+    ada = Member(world, "ada")
+    ada.publish(video())
+    ada.publish(audio())
+    with pytest.raises(InvalidStateError):
+        ada.publish(video("w", rids=("q", "h", "f")))
+    assert used(world.relay) == (1, 2, 0)
+    ada.publish(video("w"))
+
+
 def test_a_living_stream_is_not_taken_over(world):
     ada, ben = pair(world)
     ben.subscribe(video("x"), ada.publish(video(ssrc=0xA0)))

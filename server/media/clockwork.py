@@ -1,0 +1,82 @@
+"""What has to be looked at again and again for all tracks of a worker: feedback, losses, layers, speakers.
+
+Driven by: sfu.py, every `TICK_S`. Sans-IO. Costs a look at the relay's table of sources, and then what has changed.
+"""
+
+from __future__ import annotations
+
+from server.media.fastpath.relay import Relay
+from server.media.peer import Peer
+from server.media.router import Router
+from server.media.sourcewatch import SourceWatch
+from server.media.uptrack import UpEncoding, UpTrack
+
+TICK_S = 0.05
+"""A keyframe that was asked for too soon, or a NACK, waits no longer."""
+FEEDBACK_EVERY_S = 0.1
+"""Of transport-cc: libwebrtc's usual pace."""
+SPEAKERS_EVERY = 4
+"""Ticks: 0.2 s."""
+
+
+class Clockwork:
+    """Every encoding that a worker receives, by its slot in the relay.
+
+    Args:
+        relay: Where they are.
+    """
+
+    def __init__(self, relay: Relay) -> None:
+        self.encodings: dict[int, tuple[Peer, UpEncoding]] = {}
+        self.watch = SourceWatch(relay.sources_view)
+        self._relay = relay
+        self._ticks = 0
+
+    def add(self, peer: Peer, encoding: UpEncoding) -> None:
+        """Look after an encoding."""
+        self.encodings[encoding.slot] = (peer, encoding)
+        self.watch.add(encoding.slot, encoding.track.kind == "video")
+
+    def remove(self, slot: int) -> None:
+        """Look after it no longer."""
+        del self.encodings[slot]
+        self.watch.remove(slot)
+
+    def tick(self, now: float) -> set[Router]:
+        """Do all of it once. Returns the rooms in which something has changed."""
+        self._ticks += 1
+        self._relay.feedback(now, FEEDBACK_EVERY_S)
+        changes = self.watch.look(now)
+        for slot in changes.lossy:
+            peer, encoding = self.encodings[slot]
+            encoding.repair(now, peer.round_trip_s)
+        changed = self._flap(changes.flapped, now)
+        for slots, is_live in ((changes.live, True), (changes.silent, False)):
+            for slot in slots:
+                peer, encoding = self.encodings[slot]
+                peer.router.live(encoding, is_live)
+                changed.add(peer.router)
+        if self._ticks % SPEAKERS_EVERY == 0:
+            changed |= self._listen(now)
+        return changed
+
+    def _flap(self, slots: list[int], now: float) -> set[Router]:
+        """Tell of encodings that have begun or ceased to come, all of a track at once."""
+        flapped: dict[UpTrack, Router] = {}
+        for slot in slots:
+            peer, encoding = self.encodings[slot]
+            encoding.fresh = self.watch.is_fresh(slot)
+            flapped[encoding.track] = peer.router
+        for up, router in flapped.items():
+            router.flapped(up, now)
+        return set(flapped.values())
+
+    def _listen(self, now: float) -> set[Router]:
+        heard: set[Router] = set()
+        for slot, loudness in self.watch.loud():
+            peer, encoding = self.encodings[slot]
+            peer.router.hear(encoding.track, loudness)
+            heard.add(peer.router)
+        for router in heard:
+            router.listen(now)
+        return heard
