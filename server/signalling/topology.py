@@ -407,8 +407,6 @@ class Topology:
         back_off.fail(now)
         self._wanted_at = None
         self._mesh = self.path == "direct" and len(self._people) > 2
-        for link in self._links.values():
-            link.judge(now, may_clear=True)
         self._reached(back_off.retry_at, now)
 
     def _relink(self, newcomer: str) -> None:

@@ -690,6 +690,56 @@ def test_everybody_leaves_in_the_middle_of_a_move(stage):
     assert stage.topology.path == "relayed"  # it is still to be recorded
 
 
+def test_somebody_leaves_in_the_middle_of_a_return(stage):
+    stage.relayed_pair()
+    stage.unready = {"a", "b"}
+    stage.topology.hold("recording", False, stage.now)
+    stage.pass_time(REST_S["recording"] + 2)
+    assert stage.topology.move == MoveStarted(2, "direct", "recovered")
+    assert stage.leave("a") == [MoveEnded(2, "direct", "recovered", "moved")]
+
+
+def test_the_next_patient_does_not_pay_for_the_network_of_the_one_before(stage):
+    stage.pair()
+    for _ in range(3):
+        stage.link = LOSSY
+        while stage.topology.path == "direct":
+            stage.pass_time(1)
+        stage.link = GOOD
+        while stage.topology.path == "relayed":
+            stage.pass_time(1)
+    stage.leave("b")
+    stage.enter("c")
+    stage.pass_time(4)
+    stage.link = LOSSY
+    stage.pass_time(10)
+    assert stage.topology.path == "relayed"
+    stage.link = GOOD
+    stage.pass_time(REST_S["quality"] + 4)
+    assert stage.topology.path == "direct"
+
+
+def test_the_connection_of_the_page_before_does_not_count(stage):
+    stage.pair()
+    stage.stubborn = {"b"}
+    stage.topology.attach("b", same_page=False, now=stage.now)
+    stage.drain()
+    assert stage.enter("c") == []
+    stage.topology.connected("b", stage.now)
+    stage.drain()
+    assert started(stage.take()) == [("relayed", "headcount")]
+
+
+def test_what_was_said_of_the_link_of_the_page_before_does_not_count(stage):
+    stage.relayed_pair()
+    stage.topology.hold("recording", False, stage.now)
+    stage.pass_time(REST_S["recording"] - 1)
+    stage.topology.attach("b", same_page=False, now=stage.now)
+    stage.drain()
+    assert started(stage.pass_time(5, reports=False)) == []
+    assert started(stage.pass_time(4)) == [("direct", "recovered")]
+
+
 def test_people_who_are_not_here_change_nothing(stage):
     stage.pair()
     stage.topology.connected("x", stage.now)
