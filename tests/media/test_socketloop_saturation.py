@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import statistics
 import time
@@ -63,8 +62,8 @@ async def join(live: Live, secret: str) -> float:
     return seconds
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core: there is no other")
 async def test_joining_takes_no_longer_beside_a_saturated_worker():
     async with live_server(program="tests.saturated", **NO_LIMITS) as live:
         p99: dict[str, list[float]] = {"idle": [], "saturated": []}
