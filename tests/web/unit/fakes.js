@@ -203,6 +203,8 @@ export function fakePeerConnection(network) {
     #transceivers = [];
     candidates = [];
     sentBytes = 0;
+    /** What the other end says of what we send. */
+    remoteReport = null;
     closed = false;
 
     constructor(configuration) {
@@ -234,10 +236,11 @@ export function fakePeerConnection(network) {
       this.configuration = configuration;
     }
 
-    /** What `sentBytes` and the tracks' `arrived` say; the path itself takes 20 ms. */
+    /** What `sentBytes`, `remoteReport` and the tracks' `arrived` say; the path itself takes 20 ms. */
     async getStats() {
       const entries = [{ id: 'pair', type: 'candidate-pair', selected: true, ...(this.connectionState === 'connected' && { currentRoundTripTime: 0.02 }) }];
       entries.push({ id: 'out', type: 'outbound-rtp', kind: 'video', bytesSent: this.sentBytes });
+      if (this.remoteReport) entries.push({ id: 'remote', type: 'remote-inbound-rtp', ...this.remoteReport });
       for (const { kind, receiver } of this.#transceivers) {
         const { id, arrived } = receiver.track;
         entries.push({ id: `in-${id}`, type: 'inbound-rtp', kind, trackIdentifier: id, packetsReceived: arrived, framesDecoded: arrived, bytesReceived: arrived });

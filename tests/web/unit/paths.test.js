@@ -437,6 +437,21 @@ describe('a direct connection', () => {
     assert.ok(said('pathReport').every(({ alive }) => alive));
   });
 
+  test('the loss of what we send counts while it is reported, and is forgotten when nothing is', async () => {
+    direct.remoteReport = { fractionLost: 0.2, timestamp: 1 };
+    await pass(2000);
+    assert.equal(said('pathReport').at(-1).loss, 0.2);
+    await pass(2000);
+    assert.equal(said('pathReport').at(-1).loss, 0);
+  });
+
+  test('statistics that never come do not stop the watch', async () => {
+    relayed.getStats = () => new Promise(() => {});
+    const before = said('pathReport').length;
+    await pass(8000);
+    assert.ok(said('pathReport').length - before >= 3);
+  });
+
   test('is dead when ICE says so', async () => {
     direct.setState('disconnected', 'disconnected');
     await pass(500);

@@ -20,7 +20,7 @@ class Path {
         this.lost += 1000 * loss;
       }
       quality = this.meter.sample(
-        { packetsReceived: this.received, packetsLost: this.lost, bytesReceived: this.received * 1000, framesDecoded: 1, audioLevel: 0.5, sentLoss, rttMs, route: null },
+        { packetsReceived: this.received, packetsLost: this.lost, bytesReceived: this.received * 1000, framesDecoded: 1, audioLevel: 0.5, sentLoss, sentLossAt: this.now, rttMs, route: null },
         sends,
         this.now,
       );
@@ -76,7 +76,7 @@ test('figures are read from the reports of both families of browsers', () => {
   const rtp = [
     { type: 'inbound-rtp', id: 'a', packetsReceived: 10, packetsLost: 1, bytesReceived: 100, audioLevel: 0.3 },
     { type: 'inbound-rtp', id: 'v', packetsReceived: 20, packetsLost: 2, bytesReceived: 200, framesDecoded: 7 },
-    { type: 'remote-inbound-rtp', id: 'r', fractionLost: 0.25, roundTripTime: 0.1 },
+    { type: 'remote-inbound-rtp', id: 'r', fractionLost: 0.25, roundTripTime: 0.1, timestamp: 5000 },
     { type: 'local-candidate', id: 'l', candidateType: 'relay', protocol: 'udp', relayProtocol: 'tls' },
     { type: 'remote-candidate', id: 'm', candidateType: 'srflx' },
   ];
@@ -89,6 +89,7 @@ test('figures are read from the reports of both families of browsers', () => {
     framesDecoded: 7,
     audioLevel: 0.3,
     sentLoss: 0.25,
+    sentLossAt: 5000,
     rttMs: 50,
     route: { local: 'relay', remote: 'srflx', protocol: 'udp', relayProtocol: 'tls' },
   };

@@ -60,6 +60,8 @@ const LOOK_READY_MS = 350;
 const LOOK_MS = 1000;
 /** A look that comes later than this comes after a sleep of the whole page: what stood still meanwhile is not dead. */
 const SLEPT_MS = 2500;
+/** Statistics that take longer (a connection that is just being closed) are not waited for. */
+const STATS_MS = 1000;
 const HISTORY = 50;
 
 export class Paths {
@@ -424,7 +426,8 @@ export class Paths {
       const peers = [...this.#host.peers().values()];
       const relay = this.#relay.connection;
       const connections = [...(relay === null ? [] : [relay]), ...peers.flatMap((peer) => peer.connections)];
-      await Promise.all(connections.map((connection) => this.#sample(connection)));
+      const late = new Promise((resolve) => platform.setTimeout(() => resolve(undefined), STATS_MS));
+      await Promise.race([late, Promise.all(connections.map((connection) => this.#sample(connection)))]);
     } finally {
       this.#looking = false;
     }

@@ -186,6 +186,7 @@ export class Relay {
   close() {
     this.#host.platform.clearTimeout(this.#retryTimer);
     this.#drop();
+    this.#state = 'connecting';
     this.#wanted = { audio: 0, video: 0 };
     this.#failures = 0;
     this.#sending = false;
@@ -199,6 +200,7 @@ export class Relay {
     const { platform } = this.#host;
     platform.clearTimeout(this.#retryTimer);
     this.#drop();
+    if (this.#state === 'connected') this.#setState('interrupted');
     const connection = new platform.RTCPeerConnection(this.#configuration(this.#host.iceServers()));
     this.#connection = connection;
     this.#id = platform.randomUUID();
@@ -244,7 +246,6 @@ export class Relay {
     this.#encoder = null;
     this.#offerDue = this.#offering = false;
     this.#incoming = [];
-    this.#state = 'connecting';
     if (connection === null) return;
     connection.onconnectionstatechange = connection.oniceconnectionstatechange = null;
     connection.close();

@@ -77,5 +77,6 @@ function lossSince(facts) {
   facts.before = counters;
   const lost = Math.max(0, counters.packetsLost - before.packetsLost);
   const received = Math.max(0, counters.packetsReceived - before.packetsReceived);
-  return Math.min(1, Math.max(lost / (lost + received || 1), counters.sentLoss));
+  const sentLoss = counters.sentLossAt > before.sentLossAt ? counters.sentLoss : 0; // of a path that carries nothing, the last word is old
+  return Math.min(1, Math.max(lost / (lost + received || 1), sentLoss));
 }

@@ -35,6 +35,7 @@
  * @property {number} framesDecoded
  * @property {number} audioLevel
  * @property {number} sentLoss fraction, as the other end reports it
+ * @property {number} sentLossAt when it was reported last; it says nothing about later
  * @property {number | null} rttMs
  * @property {Route | null} route
  */
@@ -164,7 +165,7 @@ export class QualityMeter {
  */
 export function readReport(report, tracks) {
   /** @type {Counters} */
-  const counters = { packetsReceived: 0, packetsLost: 0, bytesReceived: 0, framesDecoded: 0, audioLevel: 0, sentLoss: 0, rttMs: null, route: null };
+  const counters = { packetsReceived: 0, packetsLost: 0, bytesReceived: 0, framesDecoded: 0, audioLevel: 0, sentLoss: 0, sentLossAt: 0, rttMs: null, route: null };
   /** @type {string | undefined} */
   let pairId;
   report.forEach((entry) => {
@@ -177,6 +178,7 @@ export function readReport(report, tracks) {
       counters.audioLevel = Math.max(counters.audioLevel, entry.audioLevel ?? 0);
     } else if (entry.type === 'remote-inbound-rtp') {
       counters.sentLoss = Math.max(counters.sentLoss, entry.fractionLost ?? 0);
+      counters.sentLossAt = Math.max(counters.sentLossAt, entry.timestamp ?? 0);
       if (entry.roundTripTime !== undefined) counters.rttMs = entry.roundTripTime * 1000;
     } else if (entry.type === 'transport') {
       pairId = entry.selectedCandidatePairId;
