@@ -129,8 +129,8 @@ class MediaConfig:
     """Where browsers reach it, IPv4 and IPv6: behind a one-to-one NAT, the addresses that the world sees. Empty: those
     of this machine that it listens on."""
     bind: tuple[str, ...] = ()
-    """Where it listens. Empty: where `http.host` does; behind a proxy (`http.public_url` with a loopback `http.host`)
-    on all of the machine, because no proxy carries UDP."""
+    """Where it listens. Empty: where `http.host` does; with a loopback `http.host` on all of the machine, because no
+    proxy carries UDP, and because Firefox sends no media to loopback, not even from the same machine."""
     port: int = 10000
     """UDP and TCP, of the first worker; each further one takes the next. 0: the system chooses (tests)."""
     workers: int = 0
@@ -186,11 +186,12 @@ class Config:
     @property
     def media_in_force(self) -> MediaConfig:
         """The `[media]` settings with `bind` filled in; still empty: all of the machine."""
-        host = {"localhost": "127.0.0.1", "0.0.0.0": "", "::": ""}.get(self.http.host, self.http.host)
-        behind_proxy = bool(self.http.public_url) and _is_loopback(host)
-        if self.media.bind or behind_proxy or not _is_exact(host):
+        host = self.http.host
+        if self.media.bind or not _is_exact(host) or ipaddress.ip_address(host).is_loopback:
             return self.media
-        return dataclasses.replace(self.media, bind=(host,))
+        return (
+            self.media if ipaddress.ip_address(host).is_unspecified else dataclasses.replace(self.media, bind=(host,))
+        )
 
     @property
     def public_origin(self) -> str:
@@ -210,10 +211,6 @@ def _is_exact(host: str) -> bool:
         return bool(ipaddress.ip_address(host))
     except ValueError:
         return False
-
-
-def _is_loopback(host: str) -> bool:
-    return _is_exact(host) and ipaddress.ip_address(host).is_loopback
 
 
 def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Config:
