@@ -269,6 +269,15 @@ def test_feedback_without_an_address_waits(relay):
     assert len(reports(relay, peer, 2.1)) == 1
 
 
+def test_arrivals_that_leap_to_and_fro_in_time_make_few_packets(relay):
+    peer = Peer(relay)
+    arrive(relay, peer, ticks(*range(0, 1000, 2), every=0))
+    arrive(relay, peer, ticks(*range(1, 1000, 2), start=60.0, every=0))
+    assert len(reports(relay, peer, 61.0)) == 8
+    arrive(relay, peer, ticks(1000, start=62.0))
+    assert len(reports(relay, peer, 63.0)) == 1
+
+
 def test_what_finds_no_room_is_told_by_the_next_call():
     relay = Relay(transports=1300, sources=4, forwards=4)
     peers = [Peer(relay) for _ in range(1200)]

@@ -263,6 +263,17 @@ def test_lost_frames_are_taken_from_redundancy(relay, lost):
     assert (row["recovered"], row["lost"]) == (len(lost), len(lost))
 
 
+def test_a_repair_is_forgotten_in_time(relay):
+    pair = sound(relay)
+    assert len(pair.send(*(wrapped(n) for n in range(300) if n not in (3, 70, 71)))) == 300
+
+
+def test_bytes_are_counted_as_they_are_sent(relay):
+    pair = sound(relay)
+    pair.send(*map(wrapped, range(4)))
+    assert relay.forwards_view["bytes"][pair.forward] == 4 * len(b"frame 0")
+
+
 def test_more_than_the_redundancy_holds_stays_lost(relay):
     pair = sound(relay)
     received = pair.send(wrapped(0), wrapped(4))

@@ -20,6 +20,7 @@ from server.media.fastpath.packet cimport write_u16, write_u32
 cdef enum:
     FEEDBACK_STATUSES = 400     # at worst 116 bytes of chunks and 800 of deltas
     FEEDBACK_BYTES = 940        # and the 20 before them, padded
+    FEEDBACK_AT_ONCE = 8        # packets to one transport: more than ARRIVALS take, unless arrivals leap by 8 s and back
 
 
 cdef inline bint feedback_due(const Arrivals* log, double now, double every) noexcept nogil:

@@ -3,7 +3,7 @@
 One Relay per media worker, driven by its socket loop (or, in memory, by `process`). One mutex, held for a batch at a time, keeps
 the slow path and the road of packets (road.pyx, the base class) apart: every method here takes it.
 
-Longer than other modules because it is one table of methods on the same three tables; relay.pyi documents them.
+Longer than other modules because it is one thing, the table of methods on the same three tables; relay.pyi documents them.
 """
 
 import secrets
@@ -17,7 +17,7 @@ from server.media.fastpath.arrivals cimport Arrivals
 from server.media.fastpath.batch cimport STRIDE, batch_add, batch_close, batch_next, batch_open
 from server.media.fastpath.crypto cimport SRTP_OK, session_pointer
 from server.media.fastpath.extensions cimport EXTENSIONS
-from server.media.fastpath.feedback cimport feedback_begin, feedback_due, feedback_end, write_feedback
+from server.media.fastpath.feedback cimport FEEDBACK_AT_ONCE, feedback_begin, feedback_due, feedback_end, write_feedback
 from server.media.fastpath.history cimport HISTORY_SLOTS, History, history_ask
 from server.media.fastpath.sentlog cimport SENT, Sent, SentLog
 from server.media.fastpath.slots cimport TCP, UDP, key_of_ssrc, map_get, map_put, map_remove
@@ -631,17 +631,20 @@ cdef class Relay(Road):
         cdef Transport* association
         cdef Arrivals* log
         cdef uint8_t* out
+        cdef int packets
         for i in range(self.transports_room):
             index = <int32_t>((self.reporting + i) % self.transports_room)
             association = &self.transports[index]
             log = association.arrivals
             if log == NULL or association.nominated.family == 0 or not feedback_due(log, now, every):
                 continue
-            first = feedback_begin(log)
-            if self.outbox.count + (log.fresh_to - first) // 100 + 1 > self.outbox.room:
+            if self.outbox.count + FEEDBACK_AT_ONCE > self.outbox.room:
                 self.reporting = index
                 break
-            while first <= log.fresh_to:
+            first = feedback_begin(log)
+            for packets in range(FEEDBACK_AT_ONCE):
+                if first > log.fresh_to:
+                    break
                 out = batch_next(&self.outbox)
                 queued += self._queue_rtcp(index, out, <int>write_feedback(out, log, &first, sender_ssrc))
             feedback_end(log, now)

@@ -12,7 +12,7 @@
 What a packet is changed into depends on three tables (tables.pxd): transports, sources (streams received) and forwards
 (streams sent). The slow path programs them through the Python face (relay.pyx). There is no policy here.
 
-Longer than other modules because it is the packet's whole road; the leaves (`*.pxd`) hold what can be read alone: slots,
+Longer than other modules because it is one thing, the packet's whole road; the leaves (`*.pxd`) hold what can be read alone: slots,
 packet, extensions, dependency, red, rtcp, numbering, history, arrivals, sentlog, batch, crypto.
 
 Driven by: the socket loop, or in memory `Relay.process`. Every method wants the mutex held.
@@ -240,8 +240,8 @@ cdef class Road:
             self._read_layers(source, &packet)
         row.keyframes += packet.frame.starts_keyframe
         if source.red_payload_type:
-            repaired = is_repaired(&source.seen, packet.ext_seq)
             note_seen(&source.seen, packet.ext_seq)
+            repaired = is_repaired(&source.seen, packet.ext_seq)
             if packet.red != NULL:
                 self._repair(index, &packet, out)
         i = source.feeds_count
@@ -518,7 +518,10 @@ cdef class Road:
         if not self._emit(index, packet, piece, ext_seq, False, out):
             return
         row.packets += 1
-        row.bytes += packet.payload_size
+        if packet.red != NULL and forward.red_payload_type == 0:
+            row.bytes += packet.red.blocks[packet.red.count].size
+        else:
+            row.bytes += packet.payload_size
         if ext_seq > row.highest_ext_seq:
             row.sent_at = self.now
             row.highest_ext_seq = ext_seq
