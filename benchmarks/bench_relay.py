@@ -25,6 +25,7 @@ from benchmarks.lab import FIRST_LOAD_IP, Lab
 from benchmarks.ours import Ours
 from benchmarks.report import Figures, percentile, progress
 from benchmarks.scenario import CONSULTATIONS, SCENARIOS, Scenario, Seat
+from benchmarks.served import Served
 from loadtest.generator import Generator, LoadError, Window, bound_socket
 
 GENERATOR_CORE, SERVER_CORE = 0, 1
@@ -55,7 +56,8 @@ class Server(Protocol):
 
 Make = Callable[[Lab, Path, Scenario, int], Server]
 SERVERS: dict[str, Make] = {
-    "colloque": lambda lab, folder, scenario, rooms: Ours(lab, folder, SERVER_CORE),
+    "colloque": lambda lab, folder, scenario, rooms: Served(lab, folder, SERVER_CORE),
+    "plane": lambda lab, folder, scenario, rooms: Ours(lab, folder, SERVER_CORE),
     "janus": lambda lab, folder, scenario, rooms: Janus(lab, folder, SERVER_CORE),
     "floor": lambda lab, folder, scenario, rooms: Floor(lab, folder, SERVER_CORE, scenario, rooms),
 }
@@ -84,6 +86,13 @@ class Result:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What against what, how long and how often."""
     parser.add_argument("--against", choices=["janus", "nobody"], default="janus", help="(default: %(default)s)")
+    parser.add_argument(
+        "--ours",
+        choices=["server", "plane"],
+        default="server",
+        help="the whole server through WHIP and WHEP, or its media plane alone with one connection for both directions, "
+        "as our pages have it (default: %(default)s)",
+    )
     parser.add_argument("--runs", type=int, default=5, help="alternating runs of each (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10, help="of each run (default: %(default)s)")
     parser.add_argument(
@@ -101,6 +110,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(arguments: argparse.Namespace) -> Figures:
     """Measure the servers in turn, then again; then how much each can carry."""
+    if arguments.ours == "plane":
+        SERVERS["colloque"] = SERVERS["plane"]
     names = ["colloque", *(["janus"] if arguments.against == "janus" else []), "floor"]
     versions = {"pylibsrtp": package_version("pylibsrtp")}
     if "janus" in names:

@@ -14,7 +14,7 @@ import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -67,6 +67,7 @@ class Lab:
         output: IO[bytes] | int = subprocess.DEVNULL,
         stdin: int = subprocess.DEVNULL,
         folder: Path | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start a server beside the cable's server end, on one core."""
         return subprocess.Popen(
@@ -75,18 +76,21 @@ class Lab:
             stdout=output,
             stderr=subprocess.STDOUT if output not in (subprocess.DEVNULL, subprocess.PIPE) else None,
             cwd=folder,
+            env=env,
             start_new_session=True,
         )
 
     @contextlib.contextmanager
     def load_side(self) -> Iterator[None]:
         """Within, this thread's new sockets belong to the load's namespace, and stay there afterwards."""
-        with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{_LOAD}") as there:
-            _setns(there.fileno())
-            try:
-                yield
-            finally:
-                _setns(home.fileno())
+        with _entered(_LOAD):
+            yield
+
+    @contextlib.contextmanager
+    def server_side(self) -> Iterator[None]:
+        """The same for the server's: to ask it something on its loopback."""
+        with _entered(_SERVER):
+            yield
 
     def _remove(self) -> None:
         for name in (_SERVER, _LOAD):
@@ -112,6 +116,16 @@ def _run(*argv: str) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         raise LabError(f"{' '.join(argv)}: {done.stderr.strip() or done.stdout.strip()}")
+
+
+@contextlib.contextmanager
+def _entered(name: str) -> Iterator[None]:
+    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{name}") as there:
+        _setns(there.fileno())
+        try:
+            yield
+        finally:
+            _setns(home.fileno())
 
 
 def _setns(descriptor: int) -> None:
