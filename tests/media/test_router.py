@@ -95,6 +95,18 @@ def test_when_nothing_comes_the_layer_asked_for_is_waited_for(world):
     assert stage.play(0.3, *RIDS) == ["f"]
 
 
+def test_the_layer_asked_for_has_its_chance_before_a_lower_one_is_shown(world):
+    """Encoders begin with the lowest: a moment of it would cost two keyframes, and the first of the better one."""
+    stage = Stage(world)
+    assert stage.play(0.3, "q", key=True) == []
+    assert stage.play(0.3, *RIDS, key=True) == ["f"]
+
+
+def test_a_layer_that_never_comes_is_not_waited_for_long(world):
+    stage = Stage(world)
+    assert stage.play(STALE_S + 0.5, "q", key=True) == ["q"]
+
+
 def test_pause_and_back(world):
     stage = Stage(world)
     stage.play(0.3, *RIDS, key=True)
