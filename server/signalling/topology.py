@@ -311,8 +311,9 @@ class Topology:
         if reason is None and self._reason is not None:
             self._rest_until = now + min(MAX_REST_S, REST_S[self._reason] * 2.0**self._flaps)
         self._reason = reason
-        if len(self._people) <= 2:
+        if len(self._people) <= 2 and self._mesh:  # it may have been for the network of who left
             self._mesh = False
+            self._planned.reset()
         if len(self._people) <= 1:
             self._flaps, self._rest_until, self._returned_at = 0, 0.0, float("-inf")
             self._planned.reset()
@@ -346,6 +347,7 @@ class Topology:
             self._settle(now)
             return
         if not self._reached((self._urgent if urgent else self._planned).retry_at, now):
+            self._mesh = self._mesh or (self.path == "direct" and len(self._people) > 2)  # nobody waits for a back-off
             return
         if self._wanted_at is None:
             self._wanted_at = now

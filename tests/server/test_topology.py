@@ -303,6 +303,28 @@ def test_somebody_is_never_ready_then_a_mesh_and_longer_and_longer_back_off(stag
     assert not stage.topology.direct("a", "b")
 
 
+def test_a_third_person_who_comes_during_a_back_off_is_in_a_mesh_at_once(stage):
+    stage.pair()
+    stage.unready = {"b"}
+    stage.topology.hold("recording", True, stage.now)
+    stage.drain()
+    stage.pass_time(MOVE_S + 1)
+    assert started(stage.enter("c")) == []
+    assert stage.topology.direct("a", "c")
+    assert stage.topology.direct("b", "c")
+
+
+def test_after_a_mesh_the_next_third_person_is_a_new_try(stage):
+    stage.pair()
+    stage.unready = {"c"}
+    stage.enter("c")
+    stage.pass_time(MOVE_S + 1)
+    assert stage.topology.capacity == 4
+    assert stage.leave("c") == []
+    assert stage.topology.capacity == 12
+    assert started(stage.enter("d")) == [("relayed", "headcount")]
+
+
 def test_a_mesh_has_only_the_first(stage):
     stage.stubborn = {"c"}
     stage.enter("a", "b", "c", "d", "e", "f")
