@@ -56,14 +56,20 @@ _SETUP = """async ({secret, media}) => {
   if (media) await devices.open({audio: true, video: true});
 }"""
 
-# Records every RTCPeerConnection, so that a test can look behind the library.
+# Records every RTCPeerConnection, so that a test can look behind the library: the direct ones have a data channel.
 _SPY = """globalThis.connections = [];
+globalThis.relays = [];
 globalThis.RTCPeerConnection = class extends RTCPeerConnection {
-  constructor(...args) { super(...args); connections.push(this); }
+  constructor(...args) { super(...args); relays.push(this); }
+  createDataChannel(...args) {
+    relays.splice(relays.indexOf(this), 1);
+    connections.push(this);
+    return super.createDataChannel(...args);
+  }
 };"""
 
 # Counts the moments at which an element that had a picture has none.
-_WATCH_FOR_BLACK = """() => {
+WATCH_FOR_BLACK = """() => {
   globalThis.blackFrames = 0;
   const look = () => {
     if (video.readyState < 2 || video.videoWidth === 0) blackFrames += 1;
@@ -216,7 +222,7 @@ async def test_a_reload_is_over_within_seconds(live: Live, browsers: tuple[Brows
         goes, stays = (clinician, patient) if who == "clinician" else (patient, clinician)
         camera, other = (CLINICIAN, PATIENT) if who == "clinician" else (PATIENT, CLINICIAN)
         before = await goes.run("client.self.id")
-        await stays.run(_WATCH_FOR_BLACK)
+        await stays.run(WATCH_FOR_BLACK)
         at = asyncio.get_running_loop().time()
         await goes.open()
         await goes.until("client.state === 'joined'")
