@@ -30,7 +30,7 @@ from server.errors import ConfigError
 from server.media.dtls import Certificate, Certificates
 from server.media.events import MediaEvent
 from server.media.fastpath.relay import DropReason, Relay
-from server.media.fastpath.socketloop import SocketLoop
+from server.media.fastpath.socketloop import LoopCount, SocketLoop
 from server.media.parameters import Endpoint
 from server.media.sfu import Sfu
 
@@ -202,7 +202,11 @@ class MediaWorker:
             setattr(statistics, name, getattr(statistics, name) + value)
         statistics.tcp_connections += self._loop.connections
         statistics.cpu_seconds += self._loop.cpu_seconds
-        statistics.drops.update({reason.name.lower(): int(self.relay.drops[reason]) for reason in DropReason})
+        named = [reason for reason in DropReason if reason != DropReason.SEND_FAILED]
+        statistics.drops.update({reason.name.lower(): int(self.relay.drops[reason]) for reason in named})
+        # What the socket loop could not send, by its reasons, of which SEND_FAILED is the sum.
+        lost = [reason for reason in LoopCount if reason <= LoopCount.STREAM_FULL]
+        statistics.drops.update({reason.name.lower(): int(self._loop.counts[reason]) for reason in lost})
         statistics.drops.update({str(reason): count for reason, count in self.sfu.drops.items()})
 
     # The slow path's driver.
