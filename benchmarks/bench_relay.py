@@ -90,8 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ours",
         choices=["server", "plane"],
         default="server",
-        help="the whole server through WHIP and WHEP, or its media plane alone with one connection for both directions, "
-        "as our pages have it (default: %(default)s)",
+        help="the whole server through WHIP and WHEP, or its media plane alone, with one connection for both "
+        "directions as our pages have it (default: %(default)s)",
     )
     parser.add_argument("--runs", type=int, default=5, help="alternating runs of each (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10, help="of each run (default: %(default)s)")
@@ -250,7 +250,8 @@ async def _played(lab: Lab, name: str, scenario: Scenario, rooms: int) -> AsyncI
         try:
             with lab.load_side():
                 bound = bound_socket()
-            with Generator(bound, FIRST_LOAD_IP) as generator:
+            legs = 2 * rooms * (scenario.publishers + scenario.receivers)  # one each way
+            with Generator(bound, FIRST_LOAD_IP, legs) as generator:
                 yield server, generator
         finally:
             await server.stop()
