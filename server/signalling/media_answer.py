@@ -126,7 +126,7 @@ def _accepted(entry: Agreed, local: LocalParameters, start_bps: int) -> Iterator
         yield f"a=extmap:{extension.id}{_REVERSED[way]} {extension.uri}"
     if entry.takes and section.rids:
         yield from (f"a=rid:{rid} recv" for rid in section.rids)
-        yield f"a=simulcast:recv {';'.join(section.rids)}"
+        yield "a=simulcast:recv " + ";".join("~" * (rid in section.paused) + rid for rid in section.rids)
     if entry.stream is not None:
         # A source's id has a colon, which no token has (RFC 8866 section 9).
         yield f"a=msid:{entry.whose} {entry.source.replace(':', '.')}"

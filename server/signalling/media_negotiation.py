@@ -109,6 +109,8 @@ class OfferedSection:
     """Of the extensions: Firefox has some that it sends and does not read (RFC 8285 section 5)."""
     rids: tuple[str, ...] = ()
     """What it sends by simulcast, as far as we take it."""
+    paused: frozenset[str] = frozenset()
+    """Those that are not sent at present. The answer leaves them so: Chromium starts what the answer does not pause."""
     encodings: tuple[EncodingParameters, ...] = ()
     cname: str = ""
     reduced_size: bool = False
@@ -290,7 +292,7 @@ def _read_section(
     sending = sends(session, section)
     found = dict(attributes)
     extensions = _read_extensions(attributes)
-    rids = _read_rids(attributes, found.get("simulcast", "")) if sending else ()
+    rids, paused = _read_rids(attributes, found.get("simulcast", "")) if sending else ((), frozenset())
     cname, encodings = _read_streams(attributes)
     if rids:
         encodings = tuple(EncodingParameters(rid=rid) for rid in rids)
@@ -307,6 +309,7 @@ def _read_section(
         extensions=tuple(extensions),
         ways=tuple(extensions.values()),
         rids=rids,
+        paused=paused,
         encodings=encodings if sending else (),
         cname=cname,
         reduced_size="rtcp-rsize" in found,
@@ -372,16 +375,20 @@ def _read_extensions(attributes: list[tuple[str, str]]) -> dict[HeaderExtension,
     return found
 
 
-def _read_rids(attributes: list[tuple[str, str]], simulcast: str) -> tuple[str, ...]:
-    """Return the rids to take; RFC 8853: `send q;h;f`, alternatives behind commas, `~` in front of a paused one."""
+def _read_rids(attributes: list[tuple[str, str]], simulcast: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return the rids to take, and which of them are paused.
+
+    RFC 8853 section 5.1: `send q;h;f`, alternatives behind commas, `~` in front of a paused one.
+    """
     declared = {match[1] for name, value in attributes if name == "rid" and (match := _RID.fullmatch(value))}
     words = simulcast.split(" ")
     streams = dict(zip(words[::2], words[1::2], strict=False)).get("send", "")
-    offered = [stream.partition(",")[0].removeprefix("~") for stream in streams.split(";")]
+    first = [stream.partition(",")[0] for stream in streams.split(";")]
+    offered = [rid.removeprefix("~") for rid in first]
     if not streams:
         offered = sorted(declared) if len(declared) == 1 else []  # one rid needs no a=simulcast (RFC 8851)
-    known = [rid for rid in RIDS if rid in offered and rid in declared]
-    return tuple(known or [rid for rid in offered if rid in declared][:1])
+    taken = [rid for rid in RIDS if rid in offered and rid in declared] or [r for r in offered if r in declared][:1]
+    return tuple(taken), frozenset(rid for rid in taken if f"~{rid}" in first)
 
 
 def _read_streams(attributes: list[tuple[str, str]]) -> tuple[str, tuple[EncodingParameters, ...]]:

@@ -1,4 +1,4 @@
-"""Offers to the media server. Allowed: an offer that can be answered, or ProtocolError("bad_sdp")."""
+"""Offers to the media server, and fragments. Allowed: one that can be answered, or ProtocolError("bad_sdp")."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -7,6 +7,7 @@ from server.errors import ProtocolError
 from server.signalling import sdp
 from server.signalling.media_answer import Agreed, write_answer
 from server.signalling.media_negotiation import pick_audio, pick_video, read_offer
+from server.signalling.sdpfrag import read_fragment
 from tests import offers
 from tests.fuzz import fuzz
 from tests.server.test_media_negotiation import LOCAL
@@ -62,3 +63,14 @@ def test_any_offer_is_answered_or_refused(text):
     answer = write_answer(offer, LOCAL, agreed, 1, 1, 300_000)
     parsed = sdp.parse(answer, len(offer.sections))
     assert len(parsed.media) == len(offer.sections)
+
+
+@fuzz
+@given(text=st.lists(st.sampled_from(LINES) | st.text(max_size=40), max_size=12).map("\r\n".join))
+@example(text="a=ice-ufrag:\r\na=ice-pwd:")
+@example(text="a=candidate:" + "1" * 2_000)
+def test_any_fragment_is_read_or_refused(text):
+    try:
+        read_fragment(text)
+    except ProtocolError as error:
+        assert error.code == "bad_sdp"

@@ -187,6 +187,11 @@ class TestSections:
         assert part.rids == taken
         assert [e.rid for e in part.encodings] == list(taken or [""])
 
+    def test_what_is_paused_stays_so(self):
+        text = offer(section("video", "sendonly", more=SIMULCAST.replace("q;h;f", "~q;~h;f")))
+        assert "a=simulcast:recv ~q;~h;f\r\n" in agree(text)
+        assert all(encoding.active for encoding in read_offer(text).sections[0].encodings), "they may come any time"
+
     def test_nobody_simulcasts_where_they_receive(self):
         assert read_offer(offer(section("video", "recvonly", more=SIMULCAST))).sections[0].encodings == ()
 
