@@ -227,6 +227,17 @@ async def received(peer: RTCPeerConnection) -> tuple[int, int]:
 
 
 class TestMedia:
+    async def test_it_is_counted(self, clinic):
+        async def transports() -> float:
+            text = await (await clinic.http.get("/metrics")).text()
+            return float(re.search(r"^colloque_media_transports (\S+)", text, re.MULTILINE)[1])
+
+        before = await transports()
+        place = (await clinic.post()).headers["Location"]
+        assert await transports() == before + 1
+        await clinic.call("DELETE", place)
+        assert await transports() == before
+
     async def test_from_a_device_to_a_viewer(self, clinic):
         other = (await clinic.live.link(clinic.room, "clinician")).partition("#")[2]
         async with aiortc_peer() as camera, aiortc_peer() as viewer:
