@@ -31,7 +31,7 @@ from server.signalling.media_negotiation import (
     pick_video,
     read_offer,
 )
-from server.signalling.messages import RelayAnswer, RelayOffer, Role, Section, SessionDescription, Wishes
+from server.signalling.messages import RelayAnswer, RelayOffer, Rid, Role, Section, SessionDescription, Wishes
 
 START_BPS = 300_000
 """libwebrtc's own start bitrate."""
@@ -148,6 +148,7 @@ class RelayedRoom:
     def enter(self, participant: str, now: float) -> None:
         """Count somebody in: they are in the conversation, and may connect."""
         self._people.setdefault(participant, Person())
+        self._prefer(now)
 
     def leave(self, participant: str, now: float) -> None:
         """Close everything of theirs at once."""
@@ -155,6 +156,7 @@ class RelayedRoom:
         if person is not None:
             for connection in person.connections():
                 self._close(connection, now)
+            self._prefer(now)
             self._review(now)
 
     def close(self, now: float) -> None:
@@ -241,7 +243,7 @@ class RelayedRoom:
             source = self._sources.get(connection.carried.get(wish.mid, ""))
             if source is not None and source.kind == "video":
                 connection.wishes[wish.mid] = wish.rid
-                self._sfu.prefer(connection.transport, wish.mid, wish.rid, now=now)
+                self._sfu.prefer(connection.transport, wish.mid, self._layer(wish.rid), now=now)
 
     # Devices (WHIP, WHEP) --------------------------------------------------------------------------------------------
 
@@ -499,8 +501,18 @@ class RelayedRoom:
             track = section.track(codecs, "sendonly")
             streams[mid] = self._sfu.subscribe(connection.transport, track, id, now)
             if mid in connection.wishes:
-                self._sfu.prefer(connection.transport, mid, connection.wishes[mid], now=now)
+                self._sfu.prefer(connection.transport, mid, self._layer(connection.wishes[mid]), now=now)
         return streams
+
+    def _layer(self, wish: Rid | None) -> Rid | None:
+        """Return the encoding for a wish. Where one watches one, the whole picture: two encodings cost more than one."""
+        return "f" if wish is not None and len(self._people) <= 2 else wish
+
+    def _prefer(self, now: float) -> None:
+        """Two people have become three, or three two: ask for everybody's layers again."""
+        for connection in self._connections.values():
+            for mid, wish in connection.wishes.items():
+                self._sfu.prefer(connection.transport, mid, self._layer(wish), now=now)
 
     def _missing(self, connection: Connection) -> list[Source]:
         """Return what a connection should carry and does not."""

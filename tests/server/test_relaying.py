@@ -155,6 +155,7 @@ class TestTwo:
         assert sfu.subscribed["room.2", "2"][1] == "opus"
 
     def test_wishes_go_to_the_pictures(self, room, sfu):
+        room.enter("cleo", 0.0)
         connect(room, "ada")
         connect(room, "ben")
         wishes = [Wish(mid="3", rid="q"), Wish(mid="2", rid="q"), Wish(mid="9", rid="q")]
@@ -163,6 +164,18 @@ class TestTwo:
         room.wish("ben", Wishes(wishes=[Wish(mid="3")]), 1.0)
         assert sfu.preferred == {("room.2", "3"): None}
         room.wish("nobody", Wishes(wishes=[Wish(mid="3", rid="q")]), 1.0)
+
+    def test_of_two_people_each_gets_the_whole_picture(self, room, sfu):
+        connect(room, "ada")
+        connect(room, "ben")
+        room.wish("ben", Wishes(wishes=[Wish(mid="3", rid="q")]), 1.0)
+        assert sfu.preferred == {("room.2", "3"): "f"}
+        room.enter("cleo", 2.0)
+        assert sfu.preferred == {("room.2", "3"): "q"}
+        room.leave("cleo", 3.0)
+        assert sfu.preferred == {("room.2", "3"): "f"}
+        room.wish("ben", Wishes(wishes=[Wish(mid="3")]), 4.0)
+        assert sfu.preferred == {("room.2", "3"): None}
 
 
 class TestInvitations:
