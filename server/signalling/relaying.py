@@ -505,7 +505,7 @@ class RelayedRoom:
         return streams
 
     def _layer(self, wish: Rid | None) -> Rid | None:
-        """Return the encoding for a wish. Where one watches one, the whole picture: two encodings cost more than one."""
+        """Return the encoding for a wish. Where one watches one: the whole picture, alone on its way."""
         return "f" if wish is not None and len(self._people) <= 2 else wish
 
     def _prefer(self, now: float) -> None:
