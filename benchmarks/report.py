@@ -107,7 +107,9 @@ def _commit() -> str:
     """The commit measured; `-dirty` when the server or the pages differ from it."""
     git = ["git", "-C", str(_ROOT)]
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    changed = subprocess.run([*git, "status", "--porcelain", "server", "web/static", "benchmarks"], capture_output=True)
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "server", "web/static", "loadtest", "benchmarks"], capture_output=True
+    )
     lines = [line for line in changed.stdout.decode().splitlines() if not line.endswith(".json")]
     return commit + ("-dirty" if lines else "")
 
