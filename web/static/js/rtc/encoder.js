@@ -12,6 +12,13 @@
 /** How a limit is shared by the encodings that are active; about what each needs beside the others. @type {Readonly<Record<string, number>>} */
 const SHARES = { q: 0.1, h: 0.3, f: 0.6 };
 
+/**
+ * Bits per second of each encoding without a limit. Chromium's own ceilings for one of several encodings are far below those for the only
+ * one (at 640x360 700 against 1700 kbit/s): the picture would be worse for going through the media server.
+ * @type {Readonly<Record<string, number>>}
+ */
+const CEILINGS_BPS = { q: 150_000, h: 500_000, f: 2_500_000 };
+
 export class Encoder {
   #sender;
   #log;
@@ -75,8 +82,10 @@ export class Encoder {
     const active = encodings.filter((encoding) => encoding.active !== false);
     const whole = active.reduce((sum, { rid }) => sum + (SHARES[rid ?? ''] ?? 1), 0);
     for (const encoding of encodings) {
-      if (this.#limitBps === null) delete encoding.maxBitrate;
-      else encoding.maxBitrate = Math.round((this.#limitBps * (SHARES[encoding.rid ?? ''] ?? 1)) / (whole || 1));
+      const ceilingBps = CEILINGS_BPS[encoding.rid ?? ''];
+      if (this.#limitBps !== null) encoding.maxBitrate = Math.round((this.#limitBps * (SHARES[encoding.rid ?? ''] ?? 1)) / (whole || 1));
+      else if (ceilingBps !== undefined) encoding.maxBitrate = ceilingBps;
+      else delete encoding.maxBitrate;
     }
     // A limit lasts a second: a smaller picture would take several to grow again, so the encoder is to coarsen it instead.
     if (this.#limitBps === null) delete parameters.degradationPreference;

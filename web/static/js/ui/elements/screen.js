@@ -9,7 +9,7 @@
 /** Without a picture by then (a camera that is off, a tab in the background), the sound does not wait any longer. */
 const PATIENCE_MS = 800;
 /** The sound before goes on for so long under the new one: a gap is heard, this is not. */
-const FADE_MS = 60;
+const FADE_MS = 20;
 
 /** Dispatches `blocked` when the browser refuses to play sound before a click, `shape` when the picture's proportions change. */
 export class Screen extends EventTarget {
