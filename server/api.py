@@ -43,6 +43,7 @@ from server.resources import (
     PublicKey,
     PublicKeys,
     Room,
+    RoomPath,
     Rooms,
     RoomsQuery,
     TenantChanges,
@@ -75,6 +76,9 @@ class LiveRooms(Protocol):
 
     def counts(self, room_id: str) -> dict[str, int]:
         """Return how many participants of a room are in each state."""
+
+    def hold_relayed(self, room_id: str, wanted: bool) -> Literal["held", "not_live", "one_path"]:
+        """Have a live room carried by the media server until told otherwise, or as the server sees fit."""
 
 
 def routes(store: Store, live: LiveRooms, public_origin: str) -> list[web.RouteDef]:
@@ -113,6 +117,13 @@ class HostApi:
             Operation(
                 "POST", "/rooms/{room}/end", self.end_room, "End a room for everybody", Room,
                 description="Whoever is in it is told and leaves. An ended room stays as it is.",
+            ),
+            Operation(
+                "PUT", "/rooms/{room}/path", self.put_path, "Say which way a live room's media goes", Room,
+                body=RoomPath, refusals=((409, "room_not_live"), (409, "only_one_path")),
+                description="Nobody in the room notices. It counts until it is said otherwise, or until the room has "
+                "been empty for a minute. `direct-only` and `relay-only` rooms have one path only, and so has every "
+                "room where there is no media server.",
             ),
             Operation(
                 "GET", "/rooms/{room}/events", self.list_events, "Read a room's audit trail", Events,
@@ -200,6 +211,19 @@ class HostApi:
             self._note(tenant, "room.ended", room, detail="host")
         if record.ended_at is not None:  # asked again too: the first answer may have been lost before people were told
             self._live.end_room(room, by="host")
+        return self._room(record)
+
+    async def put_path(self, tenant: Tenant, room: str, body: RoomPath) -> Room:
+        """PUT /rooms/{room}/path."""
+        record = await self._own_room(tenant, room)
+        held = self._live.hold_relayed(room, body.path == "relayed")
+        if held == "not_live":
+            raise ApiError(409, "room_not_live", "nobody is in this room, or was during the last minute")
+        if held == "one_path":
+            raise ApiError(
+                409, "only_one_path", "this room has no other path: by its topology, or without media server"
+            )
+        self._note(tenant, "path.ordered", room, detail=body.path)
         return self._room(record)
 
     async def list_events(self, tenant: Tenant, room: str, query: PageQuery) -> Events:

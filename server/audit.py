@@ -32,6 +32,7 @@ AuditKind = Literal[
     "participant.transferred",
     "participant.taken_over",
     "path.moved",
+    "path.ordered",
 ]
 """`<what>.<what happened to it>`, past tense. A new kind is added here first; hosts ignore kinds they do not know."""
 

@@ -54,7 +54,7 @@ def add_parsers(subparsers: Any) -> None:
     """Add the commands of this module to the command line; each sets `func(args, config) -> int`."""
     _add_tenant(_group(subparsers, "tenant", "clinics: create, list, show, change"))
     _add_key(_group(subparsers, "key", "a clinic's API keys and signing keys"))
-    _add_room(_group(subparsers, "room", "rooms: create, list, show, end (asks the running server)"))
+    _add_room(_group(subparsers, "room", "rooms: create, list, show, path, end (asks the running server)"))
     _add_link(_group(subparsers, "link", "invitations: mint, list, revoke (asks the running server)"))
     _add_config(_group(subparsers, "config", "check or show the settings"))
     _add_turn(_group(subparsers, "turn", "coturn and nginx: their configuration, or coturn in the foreground"))
@@ -144,6 +144,9 @@ def _add_room(group: Any) -> None:
     listing.add_argument("--state", choices=("open", "ended"))
     for name, text, work in (("show", "show a room", _room_show), ("end", "end a room for everybody", _room_end)):
         _room_argument(_on_server(group, name, text, work))
+    path = _on_server(group, "path", "say which way a live room's sound and pictures go", _room_path)
+    _room_argument(path)
+    path.add_argument("path", choices=("relayed", "auto"), help="through the media server; or as the server sees fit")
 
 
 def _room_argument(parser: argparse.ArgumentParser) -> None:
@@ -348,6 +351,13 @@ async def _room_end(args: argparse.Namespace, config: Config) -> int:
     async with _server(args, config) as call:
         room = await call("POST", f"/rooms/{(await _room(call, args.room))['id']}/end")
     return _told(args, room, f"The room has ended ({room['endReason']}).")
+
+
+async def _room_path(args: argparse.Namespace, config: Config) -> int:
+    async with _server(args, config) as call:
+        room = await call("PUT", f"/rooms/{(await _room(call, args.room))['id']}/path", {"path": args.path})
+    told = {"relayed": "The media server carries the room until you say auto.", "auto": "The server chooses the path."}
+    return _told(args, room, told[args.path])
 
 
 async def _link_mint(args: argparse.Namespace, config: Config) -> int:

@@ -75,6 +75,15 @@ class NewRoom(Body, frozen=True, kw_only=True):
     topology: Topology | None = None
 
 
+class RoomPath(Body, frozen=True, kw_only=True):
+    """Which way a room's sound and pictures are to go."""
+
+    path: Annotated[
+        Literal["relayed", "auto"],
+        Meta(description="`relayed`: through the media server until told otherwise. `auto`: as the server sees fit."),
+    ]
+
+
 class Room(Body, frozen=True, kw_only=True):
     """A consultation."""
 

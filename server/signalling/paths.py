@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, Protocol, get_args
+from typing import Final, Literal, Protocol, get_args
 
 from server.errors import RefusalError
 from server.media.events import MediaEvent, TransportFailure
@@ -246,12 +246,20 @@ class Paths:
         self._topology.failed(participant, message.move, now)
         self.flush(now)
 
-    # What else happens -----------------------------------------------------------------------------------------------
+    # Orders ----------------------------------------------------------------------------------------------------------
 
-    def hold_recording(self, wanted: bool, now: float) -> None:
-        """Want the room relayed because it is to be recorded, or not any more."""
-        self._topology.hold("recording", wanted, now)
-        self.flush(now)
+    def hold(self, reason: Literal["policy", "recording"], wanted: bool, now: float) -> bool:
+        """Want the room relayed, or not any more: `policy`, host or operator say so; `recording`.
+
+        Returns:
+            Whether that is possible: not in a room that has one path only. Then nothing has changed.
+        """
+        if self._topology.free:
+            self._topology.hold(reason, wanted, now)
+            self.flush(now)
+        return self._topology.free
+
+    # What else happens -----------------------------------------------------------------------------------------------
 
     def receive_media_event(self, event: MediaEvent, now: float) -> None:
         """Take an event of the media plane whose `room_of` is this room."""

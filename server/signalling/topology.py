@@ -15,7 +15,8 @@ so is the old one given up (`moved`). Nothing is lost by a move that fails, so t
 each failure. When the direct path is dead there is nothing to wait for: everybody moves at once, and a deadline that
 passes does not take them back to it.
 
-    Why relayed    more than two people; a recording; the link of a pair (see `links.py`): dead, bad, or longer by TURN
+    Why relayed    more than two people; a recording; host or operator want it (`policy`);
+                   the link of a pair (see `links.py`): dead, bad, or longer by TURN
     Why direct     none of these any more, for a while; or the media server lost somebody and the link lives
 
 Nothing else is remembered: after each input `_decide` looks at the whole and does what is due. Cost: linear in the
@@ -47,12 +48,13 @@ URGENT_BACK_OFF_S: Final = (5.0, 10.0, 20.0, 40.0, 60.0)
 REST_S: Final[dict[MoveReason, float]] = {
     "headcount": 10.0,
     "recording": 10.0,
+    "policy": 0.0,
     "failure": 10.0,
     "turn": 10.0,
     "quality": 60.0,
 }
-"""How long a reason is gone before the room returns. Loss cannot be measured on a path that carries nothing: a minute,
-over which most disturbances of a home network have passed."""
+"""How long a reason is gone before the room returns; at once when somebody says so. Loss cannot be measured on a path
+that carries nothing: a minute, over which most disturbances of a home network have passed."""
 MAX_REST_S: Final = 600.0
 STEADY_S: Final = 300.0
 """Leaving the direct path this soon after a return is flapping: each time the rest doubles."""
@@ -186,6 +188,11 @@ class Topology:
         return MoveStarted(move.number, move.to, move.reason) if move is not None else None
 
     @property
+    def free(self) -> bool:
+        """Whether there is a choice: both paths are there, and the room's policy allows both."""
+        return self._free
+
+    @property
     def people(self) -> list[str]:
         """Who is in the conversation, in the order of coming."""
         return list(self._people)
@@ -268,7 +275,15 @@ class Topology:
         self._say(participant, move, "failed", now)
 
     def hold(self, reason: MoveReason, wanted: bool, now: float) -> None:
-        """Want the room relayed, or not any more, for a reason that people have nothing to do with: `recording`."""
+        """Want the room relayed, or not any more, for a reason that people have nothing to do with.
+
+        Args:
+            reason: `recording`; `policy`, host or operator want it; `headcount`, a device knows the media server alone.
+            wanted: Until it is said that not any more. Said anew, it is worth a try whatever failed before.
+            now: Monotonic seconds.
+        """
+        if wanted and reason not in self._held:
+            self._planned.reset()
         (self._held.add if wanted else self._held.discard)(reason)
         self._decide(now)
 

@@ -172,6 +172,15 @@ class SignallingEndpoint:
         room = self.registry.rooms.get(room_id)
         return dict(room.counts()) if room is not None else {}
 
+    def hold_relayed(self, room_id: str, wanted: bool) -> Literal["held", "not_live", "one_path"]:
+        """Have a live room carried by the media server until told otherwise, or as the server sees fit."""
+        room = self.registry.rooms.get(room_id)
+        if room is None:
+            return "not_live"
+        possible = room.paths.hold("policy", wanted, clock_now())
+        self._drain()
+        return "held" if possible else "one_path"
+
     # The media plane -------------------------------------------------------------------------------------------------
 
     def receive_media_event(self, event: MediaEvent) -> None:

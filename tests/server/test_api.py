@@ -34,6 +34,8 @@ class Rooms:
     """Stands in for the live rooms, and notes what it is told."""
 
     told: list[tuple[str, ...]] = field(default_factory=list)
+    held: str = "held"
+    """What the next order about a path comes to."""
 
     def end_room(self, room_id: str, by: str) -> None:
         self.told.append(("end", room_id, by))
@@ -43,6 +45,10 @@ class Rooms:
 
     def counts(self, room_id: str) -> dict[str, int]:
         return {"joined": 2}
+
+    def hold_relayed(self, room_id: str, wanted: bool) -> str:
+        self.told.append(("path", room_id, "relayed" if wanted else "auto"))
+        return self.held
 
 
 class Host:
@@ -126,6 +132,24 @@ async def test_a_room_from_its_opening_to_its_end(host: Host):
     assert len(host.live.told) == 2  # a host that asks again may have lost the first answer, and we the connection
     events = (await host("GET", f"/rooms/{made['id']}/events"))["items"]
     assert [(event["kind"], event["actor"]) for event in events] == [("room.created", "host"), ("room.ended", "host")]
+
+
+async def test_which_way_a_rooms_media_goes(host: Host, other: Host):
+    room = (await host("POST", "/rooms", {}, expect=201))["id"]
+    assert (await host("PUT", f"/rooms/{room}/path", {"path": "relayed"}))["id"] == room
+    await host("PUT", f"/rooms/{room}/path", {"path": "auto"})
+    assert host.live.told == [("path", room, "relayed"), ("path", room, "auto")]
+    events = (await host("GET", f"/rooms/{room}/events"))["items"]
+    assert [(event["kind"], event["detail"]) for event in events[1:]] == [
+        ("path.ordered", "relayed"),
+        ("path.ordered", "auto"),
+    ]
+    assert await other.refused("PUT", f"/rooms/{room}/path", {"path": "auto"}) == (404, "not_found", "")
+    assert await host.refused("PUT", f"/rooms/{room}/path", {"path": "direct"}) == (400, "bad_request", "path")
+    for held, code in (("not_live", "room_not_live"), ("one_path", "only_one_path")):
+        host.live.held = held
+        assert await host.refused("PUT", f"/rooms/{room}/path", {"path": "auto"}) == (409, code, "")
+    assert len((await host("GET", f"/rooms/{room}/events"))["items"]) == 3, "a refused order leaves no trace"
 
 
 async def test_what_was_made_is_where_location_says(host: Host):

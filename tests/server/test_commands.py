@@ -260,6 +260,7 @@ async def test_rooms_and_links_through_the_server(live: Live, cli: Cli, monkeypa
     assert (await live.store.link(link.id)).revoked_at is not None  # type: ignore[union-attr]
     assert "not_found" in (await run("link", "revoke", room, "A" * 22)).refusal
 
+    assert "room_not_live" in (await run("room", "path", room, "relayed")).refusal
     assert (await run("room", "end", room)).status == 0
     assert (await live.store.room(room)).end_reason == "host"  # type: ignore[union-attr]
     assert "room_ended" in (await run("link", "mint", room, "--role", "guest")).refusal

@@ -475,15 +475,24 @@ def test_observers_receive_and_do_not_send(clinic, pair):
 
 def test_a_recording_is_wanted(clinic, pair):
     paths = clinic.live().paths
-    paths.hold_recording(True, clinic.now)
+    paths.hold("recording", True, clinic.now)
     clinic.settle()
     clinic.work()
     assert pair[0].last(Moved) == Moved(move=1, path="relayed")
     assert clinic.registry.count_relayed() == 1
-    paths.hold_recording(False, clinic.now)
+    paths.hold("recording", False, clinic.now)
     clinic.spend(14)
     assert pair[0].last(Moved) == Moved(move=2, path="direct")
     assert clinic.registry.count_relayed() == 0
+
+
+def test_an_order_is_carried_out_where_there_is_a_choice(clinic, pair):
+    paths = clinic.live().paths
+    assert paths.hold("policy", True, clinic.now)
+    clinic.settle()
+    clinic.work()
+    assert pair[0].last(Moved) == Moved(move=1, path="relayed")
+    assert clinic.facts("path.moved")[-1][3] == "relayed:policy"
 
 
 # -- anything ---------------------------------------------------------------------------------------------------------
@@ -515,7 +524,7 @@ def test_whatever_happens_the_room_finds_its_way(steps, pace):
         if step == "time":
             clinic.spend_coarsely(4)
         elif step == "record":
-            clinic.live().paths.hold_recording(who == 0, clinic.now)
+            clinic.live().paths.hold("recording", who == 0, clinic.now)
             clinic.settle()
         elif page is None:
             if step in ("return", "reload", "join"):
@@ -546,7 +555,7 @@ def test_whatever_happens_the_room_finds_its_way(steps, pace):
         assert set(clinic.media.transports.values()) <= joined if clinic.sfus else True
 
     clinic.unready = set()
-    clinic.live().paths.hold_recording(False, clinic.now)
+    clinic.live().paths.hold("recording", False, clinic.now)
     for who, page in enumerate(pages):
         if page is None or page.closed:
             pages[who] = clinic.hello(links[who], resume=resumes[who], instance=f"page{who}", take_over=True)

@@ -404,6 +404,24 @@ def test_a_recording_wants_the_room_relayed(stage):
     assert started(stage.pass_time(2)) == [("direct", "recovered")]
 
 
+def test_whoever_says_so_moves_the_room_and_brings_it_back_at_once(stage):
+    stage.pair()
+    stage.unready = {"a"}
+    stage.topology.hold("policy", True, stage.now)
+    stage.drain()
+    assert started(stage.take()) == [("relayed", "policy")]
+    assert ended(stage.pass_time(MOVE_S + 1)) == [("direct", "cancelled")]
+    stage.topology.hold("policy", False, stage.now)
+    stage.unready = set()
+    stage.topology.hold("policy", True, stage.now)
+    stage.drain()
+    assert ended(stage.take()) == [("relayed", "moved")], "said anew, it is tried anew"
+    assert stage.pass_time(600) == []
+    stage.topology.hold("policy", False, stage.now)
+    stage.drain()
+    assert ended(stage.take()) == [("direct", "moved")]
+
+
 def test_a_recording_that_begins_while_somebody_is_alone(stage):
     stage.enter("a")
     stage.topology.hold("recording", True, stage.now)
