@@ -78,6 +78,7 @@ async def chromium(
     camera: int = 1,
     *,
     hz: int = 440,
+    size: tuple[int, int] = (media.WIDTH, media.HEIGHT),
     permission: str = "grant",
     command: Sequence[str] = (),
     arguments: Sequence[str] = (),
@@ -87,6 +88,7 @@ async def chromium(
     Args:
         camera: Number of the film, 0 to 15 (see `tests/media.py`).
         hz: Tone of the microphone.
+        size: Of its pictures.
         permission: How the browser answers a page that asks for devices: `grant`, `deny`, or `ask` (nobody answers).
         command: Runs the browser behind this command, for instance `("ip", "netns", "exec", "patient")`.
         arguments: More Chromium switches.
@@ -95,7 +97,7 @@ async def chromium(
     switches = [
         *_CHROMIUM_ARGUMENTS,
         *answer[permission],
-        f"--use-file-for-fake-video-capture={media.camera_file(camera)}",
+        f"--use-file-for-fake-video-capture={media.camera_file(camera, size)}",
         f"--use-file-for-fake-audio-capture={media.tone_file(hz)}",
         *arguments,
     ]

@@ -29,6 +29,8 @@ from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT = 320, 180
 """Enough for the cells to survive VP8 at its lowest rate; two browsers on two cores cannot carry much more."""
+SMALL = 160, 90
+"""For more browsers than two."""
 FRAME_RATE = 15
 FRAMES = 150
 """Ten seconds, then the film starts again at frame 0."""
@@ -40,15 +42,17 @@ BEEP_S, PAUSE_S = 0.5, 0.2
 _CACHE = Path(tempfile.gettempdir()) / f"colloque-test-media-{os.getuid()}"
 
 
-def camera_file(camera: int) -> Path:
+def camera_file(camera: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
     """Return the film of one camera, for Chromium's `--use-file-for-fake-video-capture`.
 
     Args:
         camera: 0 to 15, read back by `browsers.read_counter`.
+        size: Width and height in pixels.
     """
     if not 0 <= camera < 16:
         raise ValueError("a camera has 4 bits")
-    return _made(f"camera-{camera}-{WIDTH}x{HEIGHT}-{FRAME_RATE}.y4m", lambda path: _write_film(path, camera))
+    name = "camera-{}-{}x{}-{}.y4m".format(camera, *size, FRAME_RATE)
+    return _made(name, lambda path: _write_film(path, camera, *size))
 
 
 def tone_file(hz: int) -> Path:
@@ -74,21 +78,22 @@ def _made(name: str, write: Callable[[Path], None]) -> Path:
     return path
 
 
-def _write_film(path: Path, camera: int) -> None:
-    cell_width, cell_height = WIDTH // COLUMNS, HEIGHT // ROWS
+def _write_film(path: Path, camera: int, width: int, height: int) -> None:
+    cell_width, cell_height = width // COLUMNS, height // ROWS
+    disc = height // 3
     # One tint per camera: a person who looks at a screenshot can tell them apart too.
     blue, red = (bytes([112 + camera % 4 * 12]), bytes([104 + camera // 4 * 16]))
-    chroma = blue * (WIDTH // 2 * HEIGHT // 2) + red * (WIDTH // 2 * HEIGHT // 2)
+    chroma = blue * (width // 2 * height // 2) + red * (width // 2 * height // 2)
     with path.open("wb") as film:
-        film.write(f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F{FRAME_RATE}:1 Ip A1:1 C420jpeg\n".encode())
+        film.write(f"YUV4MPEG2 W{width} H{height} F{FRAME_RATE}:1 Ip A1:1 C420jpeg\n".encode())
         for frame in range(FRAMES):
-            picture = Image.new("L", (WIDTH, HEIGHT), 128)
+            picture = Image.new("L", (width, height), 128)
             draw = ImageDraw.Draw(picture)
             for cell, white in enumerate(bits(camera, frame)):
                 x, y = cell % COLUMNS * cell_width, cell // COLUMNS * cell_height
                 draw.rectangle((x, y, x + cell_width - 1, y + cell_height - 1), fill=235 if white else 16)
-            x = (WIDTH - 60) * frame // FRAMES
-            draw.ellipse((x, HEIGHT - 66, x + 60, HEIGHT - 6), fill=200)
+            x = (width - disc) * frame // FRAMES
+            draw.ellipse((x, height - disc - 6, x + disc, height - 6), fill=200)
             film.write(b"FRAME\n" + picture.tobytes() + chroma)
 
 
