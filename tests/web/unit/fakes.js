@@ -203,6 +203,8 @@ export function fakePeerConnection(network) {
     #transceivers = [];
     candidates = [];
     sentBytes = 0;
+    /** Checks that the other end has answered; undefined: not counted. */
+    answers = undefined;
     /** What the other end says of what we send. */
     remoteReport = null;
     closed = false;
@@ -238,7 +240,7 @@ export function fakePeerConnection(network) {
 
     /** What `sentBytes`, `remoteReport` and the tracks' `arrived` say; the path itself takes 20 ms. */
     async getStats() {
-      const entries = [{ id: 'pair', type: 'candidate-pair', selected: true, ...(this.connectionState === 'connected' && { currentRoundTripTime: 0.02 }) }];
+      const entries = [{ id: 'pair', type: 'candidate-pair', selected: true, ...(this.connectionState === 'connected' && { currentRoundTripTime: 0.02 }), responsesReceived: this.answers }];
       entries.push({ id: 'out', type: 'outbound-rtp', kind: 'video', bytesSent: this.sentBytes });
       if (this.remoteReport) entries.push({ id: 'remote', type: 'remote-inbound-rtp', ...this.remoteReport });
       for (const { kind, receiver } of this.#transceivers) {

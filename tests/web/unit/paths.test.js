@@ -424,6 +424,22 @@ describe('a direct connection', () => {
     assert.equal(said('pathReport').at(-1).alive, true);
   });
 
+  test('that died and carries nothing any more is alive again when somebody answers there', async () => {
+    direct.answers = 10;
+    await pass(1000);
+    flowing.clear();
+    await pass(1500);
+    assert.equal(said('pathReport').at(-1).alive, false);
+    say({ type: 'moved', move: 1, path: 'relayed' });
+    await pass(5000);
+    assert.equal(said('pathReport').at(-1).alive, false, 'ICE has not noticed yet');
+    direct.answers += 1;
+    await pass(1000);
+    assert.equal(said('pathReport').at(-1).alive, true);
+    await pass(12_000);
+    assert.equal(said('pathReport').at(-1).alive, false, 'nobody answers any more');
+  });
+
   test('is not dead when their devices are off, or when the page has slept', async () => {
     flowing.clear();
     say({ type: 'peerChanged', peer: { ...PEER, microphone: 'off', camera: 'off' } });

@@ -20,7 +20,7 @@ class Path {
         this.lost += 1000 * loss;
       }
       quality = this.meter.sample(
-        { packetsReceived: this.received, packetsLost: this.lost, bytesReceived: this.received * 1000, framesDecoded: 1, audioLevel: 0.5, sentLoss, sentLossAt: this.now, rttMs, route: null },
+        { packetsReceived: this.received, packetsLost: this.lost, bytesReceived: this.received * 1000, framesDecoded: 1, audioLevel: 0.5, sentLoss, sentLossAt: this.now, rttMs, answers: null, route: null },
         sends,
         this.now,
       );
@@ -80,7 +80,7 @@ test('figures are read from the reports of both families of browsers', () => {
     { type: 'local-candidate', id: 'l', candidateType: 'relay', protocol: 'udp', relayProtocol: 'tls' },
     { type: 'remote-candidate', id: 'm', candidateType: 'srflx' },
   ];
-  const pair = { type: 'candidate-pair', id: 'p', localCandidateId: 'l', remoteCandidateId: 'm', currentRoundTripTime: 0.05 };
+  const pair = { type: 'candidate-pair', id: 'p', localCandidateId: 'l', remoteCandidateId: 'm', currentRoundTripTime: 0.05, responsesReceived: 7 };
   const report = (entries) => new Map(entries.map((entry) => [entry.id, entry]));
   const expected = {
     packetsReceived: 30,
@@ -91,6 +91,7 @@ test('figures are read from the reports of both families of browsers', () => {
     sentLoss: 0.25,
     sentLossAt: 5000,
     rttMs: 50,
+    answers: 7,
     route: { local: 'relay', remote: 'srflx', protocol: 'udp', relayProtocol: 'tls' },
   };
   assert.deepEqual(readReport(report([...rtp, pair, { type: 'transport', id: 't', selectedCandidatePairId: 'p' }])), expected);

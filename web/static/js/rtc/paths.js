@@ -90,6 +90,8 @@ export class Paths {
   /** @type {number | null} */
   #limitBps = null;
 
+  /** When what should come directly last failed to come, by peer. @type {WeakMap<Peer, number>} */
+  #died = new WeakMap();
   #running = false;
   #looking = false;
   #lookedAt = -Infinity;
@@ -442,8 +444,9 @@ export class Paths {
   async #sample(connection) {
     try {
       const report = await connection.getStats();
-      this.#arrivals.sample(connection, report, this.#host.platform.now());
-      this.#reports.sample(connection, report);
+      const now = this.#host.platform.now();
+      this.#arrivals.sample(connection, report, now);
+      this.#reports.sample(connection, report, now);
     } catch (error) {
       this.#host.log.debug('stats_failed', { error }); // closed meanwhile
     }
@@ -467,10 +470,13 @@ export class Paths {
     if (direct === 'none' || direct === 'connecting') return null;
     if (direct !== 'connected') return false;
     const expects = this.#path === 'direct' && peer.connection === 'online' && (peer.microphone === 'on' || peer.camera === 'on');
-    if (!expects || now < this.#judgeFrom) return true;
+    if (now < this.#judgeFrom) return true;
+    if (!expects) return this.#reports.answersSince(peer.connections[0] ?? null, this.#died.get(peer) ?? -Infinity, now);
     const ages = KINDS.map((kind) => this.#arrivals.age(peer.shown.coming(kind, 'direct'), now));
     // What has never come is not dead, but on its way: the ICE state tells of that.
-    return ages.every((age) => age === Infinity) || ages.some((age) => age <= GOES_ON_MS);
+    const alive = ages.every((age) => age === Infinity) || ages.some((age) => age <= GOES_ON_MS);
+    if (!alive) this.#died.set(peer, now);
+    return alive;
   }
 
   /** @param {string} picture @param {{peerId: string, source: string}} device */

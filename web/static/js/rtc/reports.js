@@ -11,7 +11,10 @@ import { readReport } from './stats.js';
 
 const PERIOD_MS = 2000;
 
-/** @typedef {{counters: Counters, before: Counters}} Facts `before`: at the last report */
+/** Checks are sent every 2.5 s (libwebrtc) to 5 s (RFC 7675); two of them may get lost. */
+const ANSWER_WITHIN_MS = 11_000;
+
+/** @typedef {{counters: Counters, before: Counters, answeredAt: number}} Facts `before`: at the last report */
 
 export class PathReports {
   /** @type {WeakMap<RTCPeerConnection, Facts>} */
@@ -19,12 +22,28 @@ export class PathReports {
   /** What was said of each peer. @type {Map<string, {alive: boolean, at: number}>} */
   #said = new Map();
 
-  /** @param {RTCPeerConnection} connection @param {RTCStatsReport} report */
-  sample(connection, report) {
+  /** @param {RTCPeerConnection} connection @param {RTCStatsReport} report @param {number} now */
+  sample(connection, report, now) {
     const counters = readReport(report);
     const facts = this.#facts.get(connection);
-    if (facts === undefined) this.#facts.set(connection, { counters, before: counters });
-    else facts.counters = counters;
+    if (facts === undefined) {
+      this.#facts.set(connection, { counters, before: counters, answeredAt: now });
+    } else {
+      if (counters.answers === null || counters.answers !== facts.counters.answers) facts.answeredAt = now;
+      facts.counters = counters;
+    }
+  }
+
+  /**
+   * Whether a connection that carries nothing is there all the same: somebody answers.
+   *
+   * @param {RTCPeerConnection | null} connection
+   * @param {number} diedAt only an answer after this counts
+   * @param {number} now
+   */
+  answersSince(connection, diedAt, now) {
+    const answeredAt = (connection && this.#facts.get(connection)?.answeredAt) ?? -Infinity;
+    return answeredAt > diedAt && now - answeredAt <= ANSWER_WITHIN_MS;
   }
 
   /** Whether the other end has answered a check. @param {RTCPeerConnection | null} connection */

@@ -37,6 +37,7 @@
  * @property {number} sentLoss fraction, as the other end reports it
  * @property {number} sentLossAt when it was reported last; it says nothing about later
  * @property {number | null} rttMs
+ * @property {number | null} answers grows with every check that the other end answers; null where the browser does not count them
  * @property {Route | null} route
  */
 
@@ -165,7 +166,7 @@ export class QualityMeter {
  */
 export function readReport(report, tracks) {
   /** @type {Counters} */
-  const counters = { packetsReceived: 0, packetsLost: 0, bytesReceived: 0, framesDecoded: 0, audioLevel: 0, sentLoss: 0, sentLossAt: 0, rttMs: null, route: null };
+  const counters = { packetsReceived: 0, packetsLost: 0, bytesReceived: 0, framesDecoded: 0, audioLevel: 0, sentLoss: 0, sentLossAt: 0, rttMs: null, answers: null, route: null };
   /** @type {string | undefined} */
   let pairId;
   report.forEach((entry) => {
@@ -196,6 +197,7 @@ export function readReport(report, tracks) {
       protocol: local?.protocol ?? '',
       relayProtocol: local?.relayProtocol ?? '',
     };
+    counters.answers = pair.responsesReceived ?? pair.lastPacketReceivedTimestamp ?? null;
     // Measured by every check; the reports of the other end may be seconds old.
     if (pair.currentRoundTripTime !== undefined) counters.rttMs = pair.currentRoundTripTime * 1000;
   }
