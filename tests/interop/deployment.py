@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import playwright.async_api as playwright
 
-from server.records import Role, Tenant
+from server.records import Role, Tenant, Topology
 from server.store import Store
+from tests import connections
 from tests.browsers import chromium, press, until_state
 from tests.interop.authority import Authority
 from tests.interop.natlab import PUBLIC_ADDRESS, Lab, Site, wait_until
@@ -29,6 +30,7 @@ PAGES, TURN = "video.colloque.test", "turn.colloque.test"
 SLUG = "clinique"
 
 _ROOT = Path(__file__).resolve().parents[2]
+_COLLOQUE = (sys.executable, "-m", "server")
 
 
 class Person(NamedTuple):
@@ -51,12 +53,13 @@ class Deployment:
         self.lab = lab
         self.folder = folder
         authority = Authority(folder)
-        pages, turn = authority.issue(PAGES), authority.issue(TURN)
         self._home = authority.install(folder / "home")
         self._database = f"sqlite+aiosqlite:///{folder / 'data' / 'colloque.db'}"
-        configuration = folder / "colloque.toml"
-        configuration.write_text(f"""
-            data_dir = "{folder / "data"}"
+        self._start(authority)
+
+    def _start(self, authority: Authority) -> None:
+        pages, turn = authority.issue(PAGES), authority.issue(TURN)
+        environment = self._serve(f"""
             [http]
             public_url = "https://{PAGES}"
             trusted_proxies = ["127.0.0.1"]
@@ -66,23 +69,31 @@ class Deployment:
             listen_addresses = ["{PUBLIC_ADDRESS}"]
             tls_cert = "{turn.chain}"
             tls_key = "{turn.key}"
+            [media]
+            bind = ["{PUBLIC_ADDRESS}"]  # one of several addresses: what it sends is to leave from it
             [splitter]
             addresses = ["{PUBLIC_ADDRESS}"]
             tls_cert = "{pages.chain}"
             tls_key = "{pages.key}"
-            [log]
-            level = "debug"
-            format = "json"
         """)
-        environment = {**os.environ, "COLLOQUE_CONFIG": str(configuration), "PYTHONPATH": str(_ROOT)}
-        colloque = (sys.executable, "-m", "server")
-        with self.log_path.open("wb") as log:
-            lab.public.spawn(*colloque, "serve", output=log, env=environment)
-        nginx = folder / "nginx.conf"
-        nginx.write_text(subprocess.check_output([*colloque, "turn", "nginx"], env=environment, text=True, cwd=_ROOT))
-        lab.public.spawn("nginx", "-c", str(nginx), "-g", f"daemon off; pid {folder}/nginx.pid;")
+        nginx = self.folder / "nginx.conf"
+        nginx.write_text(subprocess.check_output([*_COLLOQUE, "turn", "nginx"], env=environment, text=True, cwd=_ROOT))
+        self.lab.public.spawn("nginx", "-c", str(nginx), "-g", f"daemon off; pid {self.folder}/nginx.pid;")
         for port in (8080, 443, 3478, 5349):
-            wait_until(lambda port=port: self._accepts(port), f"port {port}")  # type: ignore[misc]
+            self._wait_for(port)
+
+    def _serve(self, settings: str) -> dict[str, str]:
+        """Start the server with these settings; return the environment that has them."""
+        configuration = self.folder / "colloque.toml"
+        log = '[log]\nlevel = "debug"\nformat = "json"\n'
+        configuration.write_text(f'data_dir = "{self.folder / "data"}"\n{settings}\n{log}')
+        environment = {**os.environ, "COLLOQUE_CONFIG": str(configuration), "PYTHONPATH": str(_ROOT)}
+        with self.log_path.open("wb") as output:
+            self.lab.public.spawn(*_COLLOQUE, "serve", output=output, env=environment)
+        return environment
+
+    def _wait_for(self, port: int) -> None:
+        wait_until(lambda: self._accepts(port), f"port {port}")
 
     @property
     def log_path(self) -> Path:
@@ -96,13 +107,13 @@ class Deployment:
             return True
         return False
 
-    async def room(self, *roles: Role) -> list[str]:
+    async def room(self, *roles: Role, topology: Topology | None = None) -> list[str]:
         """Open a room; return a link for each role, with the page's window for tests open."""
         store = await Store.open(self._database)
         try:
             if await store.tenant(SLUG) is None:
                 await store.create_tenant(Tenant(slug=SLUG, name="Clinique du Parc"))
-            room = await store.create_room(SLUG)
+            room = await store.create_room(SLUG, "", topology)
             secrets = [(await store.mint_link(room, role, name=f"canary-{role}"))[1] for role in roles]
         finally:
             await store.close()
@@ -117,13 +128,16 @@ class Deployment:
             yield browser
 
     @contextlib.asynccontextmanager
-    async def consultation(self, clinic: Site, home: Site) -> AsyncIterator[tuple[Person, Person]]:
+    async def consultation(
+        self, clinic: Site, home: Site, topology: Topology | None = None
+    ) -> AsyncIterator[tuple[Person, Person]]:
         """Bring two people to the moment before the last click: the patient waits, the clinician is in the room."""
-        links = await self.room("clinician", "patient")
+        links = await self.room("clinician", "patient", topology=topology)
         async with self.browser(clinic, 1) as one, self.browser(home, 2) as two:
             clinician, patient = Person(await one.new_page(), 1), Person(await two.new_page(), 2)
             for person in (clinician, patient):
                 await person.page.add_init_script(_WATCH_FRAMES)
+                await person.page.add_init_script(connections.WATCH)
             for person, link, enter in ((clinician, links[0], "join"), (patient, links[1], "enter-waiting")):
                 await person.page.goto(link)
                 if await until_state(person.page, "welcome", "devices") == "welcome":

@@ -29,9 +29,9 @@ PREFIX = "clqlab-"
 PUBLIC_ADDRESS = "45.80.0.10"
 """The one address of the server, of coturn and of the splitter."""
 
-Kind = Literal["open", "cone", "symmetric", "only-443"]
+Kind = Literal["open", "cone", "symmetric", "no-udp", "only-443"]
 """`open`: a public address. `cone`: keeps the port per inside socket. `symmetric`: another port for each destination.
-`only-443`: a symmetric NAT that lets nothing out but TCP to port 443."""
+`no-udp`: symmetric, and no UDP passes. `only-443`: symmetric, and lets nothing out but TCP to port 443."""
 
 _LOCK = "/run/lock/colloque-natlab"
 _LOCK_PATIENCE_S = 600.0
@@ -205,6 +205,8 @@ class Site:
         router.run("iptables", "-t", "nat", "-A", "POSTROUTING", "-o", "out", "-j", "MASQUERADE", *random)
         # Silence towards the outside: a reply to a packet that came too early would take the port that the NAT keeps.
         router.run("iptables", "-A", "INPUT", "-i", "out", "-j", "DROP")
+        if self.kind == "no-udp":
+            router.run("iptables", "-A", "FORWARD", "-p", "udp", "-j", "DROP")
         if self.kind == "only-443":
             only = ["-i", "in", "-p", "tcp", "--dport", "443", "-j", "ACCEPT"]
             router.run("iptables", "-A", "FORWARD", *only)
@@ -226,6 +228,20 @@ class Site:
     def regain_uplink(self) -> None:
         """Undo `lose_uplink`."""
         self._nat_box.run("iptables", "-D", "FORWARD", "-j", "DROP")
+
+    def lose_at_random(self, part: float) -> None:
+        """Lose this part of all UDP packets, each way, each by itself; 0 ends it."""
+        box, rule = self._nat_box, ["-p", "udp", "-m", "statistic", "--mode", "random", "--probability"]
+        box.run("sh", "-c", "iptables -F LOSS 2>/dev/null || { iptables -N LOSS && iptables -I FORWARD -j LOSS; }")
+        if part:
+            for device in ("in", "out"):
+                box.run("iptables", "-A", "LOSS", "-i", device, *rule, f"{part:.6f}", "-j", "DROP")
+
+    def lost(self) -> tuple[int, int]:
+        """Return how many packets `lose_at_random` has lost: of those from the computer, of those to it."""
+        listed = self._nat_box.run("iptables", "-L", "LOSS", "-v", "-x", "-n").splitlines()
+        up, down = (int(line.split()[0]) for line in listed if "DROP" in line)
+        return up, down
 
     def move(self) -> str:
         """Change to another network: a new address and default route, the old ones gone. Returns the new address.
