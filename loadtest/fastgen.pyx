@@ -7,6 +7,8 @@ A leg is one end of one transport, with an IPv4 address of its own out of a bloc
 addresses need not be assigned (a local route, or 127.0.0.0/8, is enough), and one socket serves them all. What arrives
 is timed by the kernel, so that this thread's own pace is in no delay. Nothing is repaired: a lost packet stays lost.
 
+One thing, because all of it shares the legs' table and runs under one mutex; its leaves are the .pxd files beside it.
+
 Driven by: generator.py. STUN and DTLS go up to Python. Spec: udp(7), ip(7) (IP_PKTINFO), RFC 5761.
 """
 
@@ -20,7 +22,14 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
+from loadtest.kernel cimport (
+    AF_INET, CLOCK_MONOTONIC, CLOCK_REALTIME, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, CMSG_SPACE, IP_PKTINFO,
+    IPPROTO_IP, MSG_DONTWAIT, SO_TIMESTAMPNS, SOL_SOCKET, SOL_UDP, TIMER_ABSTIME, UDP_SEGMENT, clock_gettime,
+    clock_nanosleep, cmsghdr, htonl, htons, in_pktinfo, iovec, mmsghdr, msghdr, ntohl, pthread_mutex_init,
+    pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, recvmmsg, sendmmsg, sockaddr_in, timespec,
+)
 from loadtest.reports cimport Arrivals, note_arrival, write_feedback, write_report
+from loadtest.schedule cimport Due, Schedule, add, postpone
 from loadtest.streams cimport (
     AUDIO_NS, BUCKET_NS, BUCKETS, FRAME_NS, KEYFRAME_EVERY, KEYFRAME_TIMES, PART_BYTES, SAMPLED, STAMP, STAMP_MAGIC, Receiver,
     Sender, account, begin_frame, get16, get32, open_window, roll, write_audio, write_part,
@@ -31,70 +40,6 @@ import numpy as np
 
 from server.errors import InvalidStateError
 from server.media.fastpath.crypto import open_session
-
-cdef extern from * nogil:
-    """
-    #ifndef _GNU_SOURCE
-    #define _GNU_SOURCE
-    #endif
-    #include <netinet/in.h>
-    #include <netinet/udp.h>
-    #include <pthread.h>
-    #include <sys/socket.h>
-    #include <time.h>
-    #ifndef UDP_SEGMENT
-    #define UDP_SEGMENT 103
-    #endif
-    """
-    struct iovec:
-        void* iov_base
-        size_t iov_len
-    struct msghdr:
-        void* msg_name
-        uint32_t msg_namelen
-        iovec* msg_iov
-        size_t msg_iovlen
-        void* msg_control
-        size_t msg_controllen
-    struct mmsghdr:
-        msghdr msg_hdr
-        unsigned int msg_len
-    struct cmsghdr:
-        size_t cmsg_len
-        int cmsg_level
-        int cmsg_type
-    struct in_addr:
-        uint32_t s_addr
-    struct in_pktinfo:
-        int ipi_ifindex
-        in_addr ipi_spec_dst
-        in_addr ipi_addr
-    struct sockaddr_in:
-        uint16_t sin_family
-        uint16_t sin_port
-        in_addr sin_addr
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    ctypedef struct pthread_mutex_t:
-        pass
-    int AF_INET, MSG_DONTWAIT, IPPROTO_IP, IP_PKTINFO, SOL_SOCKET, SO_TIMESTAMPNS, SOL_UDP, UDP_SEGMENT
-    int CLOCK_REALTIME, CLOCK_MONOTONIC, TIMER_ABSTIME
-    uint16_t htons(uint16_t)
-    uint32_t htonl(uint32_t)
-    uint32_t ntohl(uint32_t)
-    size_t CMSG_LEN(size_t)
-    size_t CMSG_SPACE(size_t)
-    unsigned char* CMSG_DATA(cmsghdr*)
-    cmsghdr* CMSG_FIRSTHDR(msghdr*)
-    cmsghdr* CMSG_NXTHDR(msghdr*, cmsghdr*)
-    int recvmmsg(int, mmsghdr*, unsigned int, int, timespec*)
-    int sendmmsg(int, mmsghdr*, unsigned int, int)
-    int clock_gettime(int, timespec*)
-    int clock_nanosleep(int, int, timespec*, timespec*)
-    int pthread_mutex_init(pthread_mutex_t*, void*)
-    int pthread_mutex_lock(pthread_mutex_t*)
-    int pthread_mutex_unlock(pthread_mutex_t*)
 
 cdef enum:
     RECEIVE = 64                # datagrams at a time
@@ -114,12 +59,6 @@ cdef enum:
 
 cdef enum Task:
     MEDIA, REPORT, FEEDBACK, CHECK
-
-
-cdef struct Due:
-    int64_t at
-    int kind
-    int index
 
 
 cdef struct Leg:
@@ -176,8 +115,7 @@ cdef class Engine:
         int leg_count, leg_room
         Sender* senders
         int sender_count, sender_room, active
-        Due* heap
-        int due, due_room
+        Schedule schedule
         bint media, stopping
         int64_t feedback_ns
         int64_t now             # in memory
@@ -209,7 +147,7 @@ cdef class Engine:
         self.first_ip = _ip(first_ip)
         self.leg_room = legs
         self.sender_room = legs * OWN
-        self.due_room = legs * (OWN + 3)
+        self.schedule.room = legs * (OWN + 3)
         self.active = self.sender_room
         self.feedback_ns = <int64_t>(feedback_every * 1e9)
         self.dice = seed or 1
@@ -217,7 +155,7 @@ cdef class Engine:
         self._sessions = []
         self.legs = <Leg*>calloc(self.leg_room, sizeof(Leg))
         self.senders = <Sender*>calloc(self.sender_room, sizeof(Sender))
-        self.heap = <Due*>calloc(self.due_room, sizeof(Due))
+        self.schedule.items = <Due*>calloc(self.schedule.room, sizeof(Due))
         self.delays = <uint32_t*>calloc(BUCKETS + 1, sizeof(uint32_t))
         self.arena = <uint8_t*>malloc(OUTBOX * STRIDE)
         self.outbox = <Outgoing*>calloc(OUTBOX, sizeof(Outgoing))
@@ -233,7 +171,7 @@ cdef class Engine:
         self.queue_leg = <int*>calloc(QUEUE, sizeof(int))
         self.queue_size = <int*>calloc(QUEUE, sizeof(int))
         if (
-            self.legs == NULL or self.senders == NULL or self.heap == NULL or self.delays == NULL or self.arena == NULL
+            self.legs == NULL or self.senders == NULL or self.schedule.items == NULL or self.delays == NULL or self.arena == NULL
             or self.outbox == NULL or self.received == NULL or self.incoming == NULL or self.incoming_at == NULL
             or self.incoming_control == NULL or self.outgoing == NULL or self.outgoing_at == NULL
             or self.outgoing_control == NULL or self.clear == NULL or self.queue_data == NULL
@@ -249,7 +187,7 @@ cdef class Engine:
             for j in range(self.legs[i].check_count):
                 free(self.legs[i].checks[j])
         for pointer in (
-            <size_t>self.legs, <size_t>self.senders, <size_t>self.heap, <size_t>self.delays, <size_t>self.arena,
+            <size_t>self.legs, <size_t>self.senders, <size_t>self.schedule.items, <size_t>self.delays, <size_t>self.arena,
             <size_t>self.outbox, <size_t>self.received, <size_t>self.incoming, <size_t>self.incoming_at,
             <size_t>self.incoming_control, <size_t>self.outgoing, <size_t>self.outgoing_at,
             <size_t>self.outgoing_control, <size_t>self.clear, <size_t>self.queue_data, <size_t>self.queue_leg,
@@ -303,7 +241,7 @@ cdef class Engine:
         self.lock()
         leg.inbound = session_pointer(inbound)
         leg.outbound = session_pointer(outbound)
-        self._schedule(self._soon(REPORT_NS), REPORT, index)
+        add(&self.schedule, self._soon(REPORT_NS), REPORT, index)
         self.unlock()
 
     def set_checks(self, int index, checks):
@@ -316,14 +254,14 @@ cdef class Engine:
             memcpy(leg.checks[leg.check_count], <const uint8_t*>(<bytes>check), len(check))
             leg.check_bytes[leg.check_count] = len(check)
             leg.check_count += 1
-        self._schedule(self._soon(<int64_t>CHECK_MS * 1000000), CHECK, index)
+        add(&self.schedule, self._soon(<int64_t>CHECK_MS * 1000000), CHECK, index)
         self.unlock()
 
     def set_feedback(self, int index, int wide_id):
         cdef Leg* leg = self.leg(index)
         self.lock()
         leg.wide_id = wide_id
-        self._schedule(self._soon(self.feedback_ns), FEEDBACK, index)
+        add(&self.schedule, self._soon(self.feedback_ns), FEEDBACK, index)
         self.unlock()
 
     def add_sender(
@@ -353,7 +291,7 @@ cdef class Engine:
         sender.picture = roll(&self.dice) & 0x7FFF
         leg.own[leg.sending] = self.sender_count
         leg.sending += 1
-        self._schedule(self._soon(FRAME_NS if video else AUDIO_NS), MEDIA, self.sender_count)
+        add(&self.schedule, self._soon(FRAME_NS if video else AUDIO_NS), MEDIA, self.sender_count)
         self.sender_count += 1
         self.unlock()
         return self.sender_count - 1
@@ -513,40 +451,11 @@ cdef class Engine:
         """Some time within a period from now: participants are not in step."""
         return self.clock() + <int64_t>(roll(&self.dice) % 1000000) * (period // 1000000)
 
-    cdef void _schedule(self, int64_t at, int kind, int index) noexcept nogil:
-        cdef int i = self.due
-        if self.due == self.due_room:
-            return
-        self.due += 1
-        while i and self.heap[(i - 1) // 2].at > at:
-            self.heap[i] = self.heap[(i - 1) // 2]
-            i = (i - 1) // 2
-        self.heap[i].at = at
-        self.heap[i].kind = kind
-        self.heap[i].index = index
-
-    cdef void _again(self, int64_t at) noexcept nogil:
-        """Give the first of the heap another time."""
-        cdef Due moved = self.heap[0]
-        cdef int i = 0, child
-        moved.at = at
-        while True:
-            child = 2 * i + 1
-            if child >= self.due:
-                break
-            if child + 1 < self.due and self.heap[child + 1].at < self.heap[child].at:
-                child += 1
-            if self.heap[child].at >= at:
-                break
-            self.heap[i] = self.heap[child]
-            i = child
-        self.heap[i] = moved
-
     cdef void run_due(self, int64_t now) noexcept nogil:
         cdef Due due
         cdef int64_t period
-        while self.due and self.heap[0].at <= now:
-            due = self.heap[0]
+        while self.schedule.count and self.schedule.items[0].at <= now:
+            due = self.schedule.items[0]
             if due.kind == MEDIA:
                 period = FRAME_NS if self.senders[due.index].video else AUDIO_NS
                 if self.media and due.index < self.active:
@@ -564,7 +473,7 @@ cdef class Engine:
             if now - due.at > BEHIND_NS:
                 self.counters.skipped += 1
                 due.at = now
-            self._again(due.at + period)
+            postpone(&self.schedule, due.at + period)
 
     cdef void make_media(self, int index) noexcept nogil:
         """A picture, or 20 ms of sound; stamped with the time of its making, not of its being due."""
