@@ -31,8 +31,8 @@ from loadtest.kernel cimport (
 from loadtest.reports cimport Arrivals, note_arrival, write_feedback, write_report
 from loadtest.schedule cimport Due, Schedule, add, postpone
 from loadtest.streams cimport (
-    AUDIO_NS, BUCKET_NS, BUCKETS, FRAME_NS, KEYFRAME_EVERY, KEYFRAME_TIMES, PART_BYTES, SAMPLED, STAMP, STAMP_MAGIC, Receiver,
-    Sender, account, begin_frame, get16, get32, open_window, roll, write_audio, write_part,
+    AUDIO_NS, BUCKET_NS, BUCKETS, FRAME_NS, KEYFRAME_EVERY, KEYFRAME_TIMES, PART_BYTES, SAMPLED, STAMP, STAMP_MAGIC,
+    Receiver, Sender, account, begin_frame, get16, get32, open_window, roll, write_audio, write_part,
 )
 from server.media.fastpath.crypto cimport SRTP_TRAILER, Srtp, session_pointer, srtp_functions
 
@@ -87,7 +87,8 @@ cdef struct Outgoing:
 
 cdef struct Counters:
     uint64_t sent, sent_bytes, received, received_bytes, repeated, sampled, undecipherable, rtcp, keyframes_asked
-    uint64_t nacks, feedback_received, feedback_sent, reports_sent, checks_sent, checks_answered, stray, refused, skipped
+    uint64_t nacks, feedback_received, feedback_sent, reports_sent, checks_sent, checks_answered
+    uint64_t stray, refused, skipped
     uint64_t behind_ns          # the furthest behind schedule in this window
 
 
@@ -171,8 +172,8 @@ cdef class Engine:
         self.queue_leg = <int*>calloc(QUEUE, sizeof(int))
         self.queue_size = <int*>calloc(QUEUE, sizeof(int))
         if (
-            self.legs == NULL or self.senders == NULL or self.schedule.items == NULL or self.delays == NULL or self.arena == NULL
-            or self.outbox == NULL or self.received == NULL or self.incoming == NULL or self.incoming_at == NULL
+            self.legs == NULL or self.senders == NULL or self.schedule.items == NULL or self.delays == NULL
+            or self.arena == NULL or self.outbox == NULL or self.received == NULL or self.incoming == NULL or self.incoming_at == NULL
             or self.incoming_control == NULL or self.outgoing == NULL or self.outgoing_at == NULL
             or self.outgoing_control == NULL or self.clear == NULL or self.queue_data == NULL
             or self.queue_leg == NULL or self.queue_size == NULL
@@ -187,8 +188,8 @@ cdef class Engine:
             for j in range(self.legs[i].check_count):
                 free(self.legs[i].checks[j])
         for pointer in (
-            <size_t>self.legs, <size_t>self.senders, <size_t>self.schedule.items, <size_t>self.delays, <size_t>self.arena,
-            <size_t>self.outbox, <size_t>self.received, <size_t>self.incoming, <size_t>self.incoming_at,
+            <size_t>self.legs, <size_t>self.senders, <size_t>self.schedule.items, <size_t>self.delays,
+            <size_t>self.arena, <size_t>self.outbox, <size_t>self.received, <size_t>self.incoming, <size_t>self.incoming_at,
             <size_t>self.incoming_control, <size_t>self.outgoing, <size_t>self.outgoing_at,
             <size_t>self.outgoing_control, <size_t>self.clear, <size_t>self.queue_data, <size_t>self.queue_leg,
             <size_t>self.queue_size,

@@ -41,8 +41,10 @@ cdef inline void note_arrival(Arrivals* arrivals, uint16_t seq, int64_t at) noex
     arrivals.at[ext_seq & (ARRIVALS - 1)] = at
 
 
-cdef inline int write_feedback(Arrivals* arrivals, uint32_t from_ssrc, uint32_t of_ssrc, uint8_t* packet) noexcept nogil:
-    """Write what arrived since the last feedback, status vectors of two bits throughout; returns its size, 0: nothing."""
+cdef inline int write_feedback(
+    Arrivals* arrivals, uint32_t from_ssrc, uint32_t of_ssrc, uint8_t* packet
+) noexcept nogil:
+    """Write what arrived since the last feedback, status vectors of two bits throughout; returns its size or 0."""
     cdef int count, chunks, i, deltas, at, symbol, padding
     cdef int64_t reference, told, delta, came
     cdef uint32_t chunk

@@ -19,7 +19,7 @@ cdef enum:
     AUDIO_NS = 20000000         # 50 packets a second
     KEYFRAME_EVERY = 300        # pictures: at least that often, without being asked
     KEYFRAME_TIMES = 4          # the size of a keyframe, in pictures
-    PART_BYTES = 1150           # of a picture in a packet at most: with all around it about 1100 on average, 1200 at most
+    PART_BYTES = 1150           # of a picture in a packet at most: 1200 with all around it, about 1100 on average
     AUDIO_BYTES = 64            # with header, extensions and tag about 100
     MAX_PARTS = 64
     SAMPLED = 16                # one packet in so many is decrypted
