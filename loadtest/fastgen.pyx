@@ -173,8 +173,8 @@ cdef class Engine:
         self.queue_size = <int*>calloc(QUEUE, sizeof(int))
         if (
             self.legs == NULL or self.senders == NULL or self.schedule.items == NULL or self.delays == NULL
-            or self.arena == NULL or self.outbox == NULL or self.received == NULL or self.incoming == NULL or self.incoming_at == NULL
-            or self.incoming_control == NULL or self.outgoing == NULL or self.outgoing_at == NULL
+            or self.arena == NULL or self.outbox == NULL or self.received == NULL or self.incoming == NULL
+            or self.incoming_at == NULL or self.incoming_control == NULL or self.outgoing == NULL or self.outgoing_at == NULL
             or self.outgoing_control == NULL or self.clear == NULL or self.queue_data == NULL
             or self.queue_leg == NULL or self.queue_size == NULL
         ):
@@ -189,8 +189,8 @@ cdef class Engine:
                 free(self.legs[i].checks[j])
         for pointer in (
             <size_t>self.legs, <size_t>self.senders, <size_t>self.schedule.items, <size_t>self.delays,
-            <size_t>self.arena, <size_t>self.outbox, <size_t>self.received, <size_t>self.incoming, <size_t>self.incoming_at,
-            <size_t>self.incoming_control, <size_t>self.outgoing, <size_t>self.outgoing_at,
+            <size_t>self.arena, <size_t>self.outbox, <size_t>self.received, <size_t>self.incoming,
+            <size_t>self.incoming_at, <size_t>self.incoming_control, <size_t>self.outgoing, <size_t>self.outgoing_at,
             <size_t>self.outgoing_control, <size_t>self.clear, <size_t>self.queue_data, <size_t>self.queue_leg,
             <size_t>self.queue_size,
         ):
