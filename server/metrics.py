@@ -133,6 +133,10 @@ class MediaStatistics(Protocol):
     received_bytes: int
     sent_packets: int
     sent_bytes: int
+    lost_packets: int
+    recovered_packets: int
+    nacked_packets: int
+    retransmitted_packets: int
     cpu_seconds: float
 
     @property
@@ -153,6 +157,10 @@ _MEDIA_COUNTERS = {
     "received_bytes": "Bytes received as RTP.",
     "sent_packets": "RTP packets sent.",
     "sent_bytes": "Bytes sent as RTP.",
+    "lost_packets": "Packets of pictures that did not come from their publisher at first.",
+    "recovered_packets": "Packets of pictures that were lost on the way from their publisher, and came again.",
+    "nacked_packets": "Packets of pictures that receivers asked for again.",
+    "retransmitted_packets": "Packets of pictures that were sent to receivers again.",
     "cpu_seconds": "CPU time of the threads that forward.",
 }
 

@@ -28,7 +28,7 @@ from server.media.clockwork import TICK_S, Clockwork
 from server.media.dtls import Certificate
 from server.media.events import MediaEvent
 from server.media.fastpath.demux import Kind, classify
-from server.media.fastpath.relay import Event, EventKind, Relay
+from server.media.fastpath.relay import Codec, Event, EventKind, Relay
 from server.media.ice import local_ufrag
 from server.media.parameters import (
     DtlsParameters,
@@ -50,6 +50,7 @@ _RTCP = int(EventKind.RTCP)
 _RTPFB = 205
 """RTCP's type of NACK, which the relay has answered, and of transport feedback (RFC 4585 section 6.1)."""
 _TRAFFIC = ("received_packets", "received_bytes", "sent_packets", "sent_bytes")
+_REPAIRS = ("lost_packets", "recovered_packets", "nacked_packets", "retransmitted_packets")
 
 
 class SfuDrop(StrEnum):
@@ -95,6 +96,7 @@ class Sfu:
         self._random = random
         self._secret = random(16)
         self._traffic: Counter[str] = Counter()
+        self._closed_drops: Counter[str] = Counter()
         self._max_transports_of_room = max_transports_of_room
         self._rooms: dict[str, Router] = {}
         self._peers: dict[str, Peer] = {}
@@ -162,8 +164,10 @@ class Sfu:
         for up in peer.ups.values():
             self._forget(up)
         for down in peer.downs.values():
+            self._count_forwards([down.forward], self._traffic)
             del self._forwards[down.forward]
         peer.leave(now)
+        self._closed_drops += peer.transport.all_drops()
         row = self._relay.transports_view[peer.transport.slot]
         self._traffic.update({name: int(row[name]) for name in _TRAFFIC})
         peer.transport.close(now)
@@ -306,7 +310,18 @@ class Sfu:
             "forwards": len(self._forwards),
         }
         view = self._relay.transports_view
-        return counts | {name: int(view[name].sum()) + self._traffic[name] for name in _TRAFFIC}
+        counts |= {name: int(view[name].sum()) + self._traffic[name] for name in _TRAFFIC}
+        repairs = Counter(self._traffic)
+        self._count_forwards(list(self._forwards), repairs)
+        self._count_sources(list(self._clockwork.encodings), repairs)
+        return counts | {name: repairs[name] for name in _REPAIRS}
+
+    def all_drops(self) -> Counter[str]:
+        """Count what came to nothing here, in transports, ICE and DTLS, by reason; closed transports included."""
+        drops = self._closed_drops + Counter({str(reason): number for reason, number in self.drops.items()})
+        for peer in self._peers.values():
+            drops += peer.transport.all_drops()
+        return drops
 
     def receive_relay_events(self, events: Iterable[Event], now: float) -> None:
         """Take what `Relay.take_events` gave."""
@@ -471,12 +486,25 @@ class Sfu:
 
     def _unsubscribe(self, peer: Peer, mid: str, now: float) -> None:
         down = peer.downs[mid]
+        self._count_forwards([down.forward], self._traffic)
         del self._forwards[down.forward]
         peer.unsubscribe(down, now)
 
     def _forget(self, up: UpTrack) -> None:
+        self._count_sources([encoding.slot for encoding in up.encodings], self._traffic)
         for encoding in up.encodings:
             self._clockwork.remove(encoding.slot)
+
+    def _count_forwards(self, slots: list[int], into: Counter[str]) -> None:
+        rows = self._relay.forwards_view[slots]
+        into.update(nacked_packets=int(rows["nacked"].sum()), retransmitted_packets=int(rows["retransmitted"].sum()))
+
+    def _count_sources(self, slots: list[int], into: Counter[str]) -> None:
+        """Pictures only: nobody asks for sound again."""
+        rows = self._relay.sources_view[slots]
+        rows = rows[(rows["used"] == 1) & (rows["codec"] != Codec.OPUS)]
+        lost = int(rows["lost"].clip(min=0).sum())
+        into.update(lost_packets=lost, recovered_packets=int(rows["recovered"].sum()))
 
     def _name(self, peer: Peer) -> None:
         """Find it by its ufrags: of the latest credentials and of those before."""

@@ -123,6 +123,13 @@ class Transport:
         """Whether media can flow, a pause for lack of checks aside."""
         return self._connected and not self._over
 
+    def all_drops(self) -> Counter[str]:
+        """Count what came to nothing here, in ICE and in DTLS, by reason."""
+        found = Counter({str(reason): number for reason, number in self.drops.items()})
+        found.update({f"ice_{reason}": number for reason, number in self.ice.drops.items()})
+        found.update({f"dtls_{reason}": number for reason, number in self.dtls.drops.items()})
+        return found
+
     def parameters(self, candidates: Sequence[Endpoint]) -> LocalParameters:
         """Return what the answer says about this transport."""
         return LocalParameters(self._local, self._own, tuple(candidates))

@@ -60,6 +60,14 @@ class MediaStatistics:
     received_bytes: int = 0
     sent_packets: int = 0
     sent_bytes: int = 0
+    lost_packets: int = 0
+    """Of pictures from publishers, those that did not come at first."""
+    recovered_packets: int = 0
+    """Of these, those that came through RTX."""
+    nacked_packets: int = 0
+    """Of pictures to receivers, how many they have asked for again."""
+    retransmitted_packets: int = 0
+    """How many of these were sent again."""
     cpu_seconds: float = 0.0
     """Of the threads that forward."""
     drops: Counter[str] = field(default_factory=Counter)
@@ -207,7 +215,7 @@ class MediaWorker:
         # What the socket loop could not send, by its reasons, of which SEND_FAILED is the sum.
         lost = [reason for reason in LoopCount if reason <= LoopCount.STREAM_FULL]
         statistics.drops.update({reason.name.lower(): int(self._loop.counts[reason]) for reason in lost})
-        statistics.drops.update({str(reason): count for reason, count in self.sfu.drops.items()})
+        statistics.drops.update(self.sfu.all_drops())
 
     # The slow path's driver.
 
