@@ -175,8 +175,8 @@ cdef class Engine:
             self.legs == NULL or self.senders == NULL or self.schedule.items == NULL or self.delays == NULL
             or self.arena == NULL or self.outbox == NULL or self.received == NULL or self.incoming == NULL
             or self.incoming_at == NULL or self.incoming_control == NULL or self.outgoing == NULL
-            or self.outgoing_at == NULL or self.outgoing_control == NULL or self.clear == NULL or self.queue_data == NULL
-            or self.queue_leg == NULL or self.queue_size == NULL
+            or self.outgoing_at == NULL or self.outgoing_control == NULL or self.clear == NULL
+            or self.queue_data == NULL or self.queue_leg == NULL or self.queue_size == NULL
         ):
             raise MemoryError
         pthread_mutex_init(&self.mutex, NULL)
