@@ -58,6 +58,12 @@ async def clinic(live):
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+def found(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    assert match is not None, text
+    return match[1]
+
+
 async def code(answer):
     assert answer.content_type == "application/problem+json", await answer.text()
     return answer.status, (await answer.json())["code"]
@@ -69,7 +75,7 @@ class TestPost:
         text = await answer.text()
         assert answer.status == 201 and answer.content_type == "application/sdp", text
         assert re.fullmatch(rf"/whip/{clinic.room.id}/[\w-]{{22}}", answer.headers["Location"])
-        ufrag = re.search(r"a=ice-ufrag:(\S+)", text)[1]
+        ufrag = found(r"a=ice-ufrag:(\S+)", text)
         assert answer.headers["ETag"] == f'"{ufrag}"'
         assert "a=recvonly" in text and "a=candidate" in text
         assert not [name for name in answer.headers if name.startswith("Access-Control")]
@@ -173,7 +179,7 @@ class TestResource:
         text = await answer.text()
         assert answer.status == 200 and answer.content_type == "application/trickle-ice-sdpfrag"
         assert answer.headers["ETag"] != etag
-        assert f'"{re.search(r"a=ice-ufrag:(.+)", text)[1].strip()}"' == answer.headers["ETag"]
+        assert f'"{found(r"a=ice-ufrag:(.+)", text).strip()}"' == answer.headers["ETag"]
         assert "a=candidate" in text and "a=ice-lite" in text
         assert await code(await patch(**{"If-Match": etag})) == (412, "precondition_failed")
         assert (await patch(restart, **{"If-Match": answer.headers["ETag"]})).status == 204
@@ -230,7 +236,7 @@ class TestMedia:
     async def test_it_is_counted(self, clinic):
         async def transports() -> float:
             text = await (await clinic.http.get("/metrics")).text()
-            return float(re.search(r"^colloque_media_transports (\S+)", text, re.MULTILINE)[1])
+            return float(found(r"(?m)^colloque_media_transports (\S+)", text))
 
         before = await transports()
         place = (await clinic.post()).headers["Location"]
