@@ -2,7 +2,7 @@
  * Runs inside a page under test: notes what its person sees and hears of the others, from now on.
  *
  * Pictures: every frame that a visible `<video>` of somebody else presents, with the number burnt into it.
- * Sound: all audible tracks of the page mixed into an AudioWorklet, which notes how loud each 128 samples are.
+ * Sound: all tracks of the page as loud as they are played, mixed into an AudioWorklet, which notes how loud each 128 samples are.
  *
  * Worklet and page are this one file: a worklet has no `document`.
  */
@@ -42,21 +42,27 @@ async function start(selector, columns, rows, source) {
   const sources = new Map();
 
   function follow() {
-    const audible = new Set();
+    const audible = new Map();
     for (const video of document.querySelectorAll('video, audio')) {
       if (video.matches(selector) && video instanceof HTMLVideoElement && !watched.has(video)) watch(video);
-      if (video.muted || video.paused || video.volume === 0) continue;
-      for (const track of video.srcObject?.getAudioTracks() ?? []) audible.add(track);
+      if (video.paused) continue;
+      const heard = video.muted ? 0 : video.volume;
+      // An element that plays without sound is tapped too: when its sound is turned on, it is there at once, and so it is here.
+      for (const track of video.srcObject?.getAudioTracks() ?? []) audible.set(track, Math.max(heard, audible.get(track) ?? 0));
     }
-    for (const track of audible) {
-      if (sources.has(track)) continue;
-      const source = context.createMediaStreamSource(new MediaStream([track]));
-      source.connect(meter);
-      sources.set(track, source);
+    for (const [track, volume] of audible) {
+      let tap = sources.get(track);
+      if (tap === undefined) {
+        tap = { source: context.createMediaStreamSource(new MediaStream([track])), gain: context.createGain() };
+        tap.source.connect(tap.gain).connect(meter);
+        sources.set(track, tap);
+      }
+      tap.gain.gain.value = volume;
     }
-    for (const [track, source] of sources) {
+    for (const [track, { source, gain }] of sources) {
       if (audible.has(track)) continue;
       source.disconnect();
+      gain.disconnect();
       sources.delete(track);
     }
   }
