@@ -21,7 +21,7 @@ import playwright.async_api as playwright
 
 from server.records import Role, Tenant, Topology
 from server.store import Store
-from tests import connections
+from tests import connections, media
 from tests.browsers import chromium, press, until_state
 from tests.interop.authority import Authority
 from tests.interop.natlab import PUBLIC_ADDRESS, Lab, Site, wait_until
@@ -120,20 +120,26 @@ class Deployment:
         return [f"https://{PAGES}/t/{SLUG}/r?debug=1#{secret}" for secret in secrets]
 
     @contextlib.asynccontextmanager
-    async def browser(self, site: Site, camera: int) -> AsyncIterator[playwright.Browser]:
-        """Run Chromium at a site."""
+    async def browser(
+        self, site: Site, camera: int, size: tuple[int, int] = (media.WIDTH, media.HEIGHT)
+    ) -> AsyncIterator[playwright.Browser]:
+        """Run Chromium at a site, with pictures of this size."""
         site.computer.hosts({PAGES: PUBLIC_ADDRESS, TURN: PUBLIC_ADDRESS})
         command = ("ip", "netns", "exec", site.computer.name, "env", f"HOME={self._home}")
-        async with chromium(camera, hz=440 + 220 * camera, command=command) as browser:
+        async with chromium(camera, hz=440 + 220 * camera, command=command, size=size) as browser:
             yield browser
 
     @contextlib.asynccontextmanager
     async def consultation(
-        self, clinic: Site, home: Site, topology: Topology | None = None
+        self,
+        clinic: Site,
+        home: Site,
+        topology: Topology | None = None,
+        size: tuple[int, int] = (media.WIDTH, media.HEIGHT),
     ) -> AsyncIterator[tuple[Person, Person]]:
         """Bring two people to the moment before the last click: the patient waits, the clinician is in the room."""
         links = await self.room("clinician", "patient", topology=topology)
-        async with self.browser(clinic, 1) as one, self.browser(home, 2) as two:
+        async with self.browser(clinic, 1, size) as one, self.browser(home, 2, size) as two:
             clinician, patient = Person(await one.new_page(), 1), Person(await two.new_page(), 2)
             for person in (clinician, patient):
                 await person.page.add_init_script(_WATCH_FRAMES)
