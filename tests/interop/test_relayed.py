@@ -66,6 +66,7 @@ async def test_chromium_and_firefox(patient_has: str) -> None:
         assert await is_relayed(clinician)
 
 
+@pytest.mark.alone  # four browsers are all that two cores can carry
 @pytest.mark.timeout(240)
 async def test_a_third_and_a_fourth_person_come_to_a_direct_call_and_go() -> None:
     """Each decodes all the others; when two are left, they are direct again."""
