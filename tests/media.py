@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import struct
 import tempfile
 import wave
@@ -35,6 +36,8 @@ FRAME_RATE = 15
 FRAMES = 150
 """Ten seconds, then the film starts again at frame 0."""
 COLUMNS, ROWS = 8, 5
+_GRAIN = 8
+"""Pixels across."""
 """Cells of 40 x 36 pixels; the counter uses the first three rows."""
 SAMPLE_RATE_HZ = 48_000
 BEEP_S, PAUSE_S = 0.5, 0.2
@@ -53,6 +56,13 @@ def camera_file(camera: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
         raise ValueError("a camera has 4 bits")
     name = "camera-{}-{}x{}-{}.y4m".format(camera, *size, FRAME_RATE)
     return _made(name, lambda path: _write_film(path, camera, *size))
+
+
+def lively_file(camera: int) -> Path:
+    """Return a film with grain under the cells, which takes several times the bits: as a person who moves does."""
+    if not 0 <= camera < 16:
+        raise ValueError("a camera has 4 bits")
+    return _made(f"camera-{camera}-lively-{WIDTH}x{HEIGHT}-{FRAME_RATE}.y4m", lambda path: _write_film(path, camera, WIDTH, HEIGHT, grain=True))
 
 
 def tone_file(hz: int) -> Path:
@@ -78,11 +88,12 @@ def _made(name: str, write: Callable[[Path], None]) -> Path:
     return path
 
 
-def _write_film(path: Path, camera: int, width: int, height: int) -> None:
+def _write_film(path: Path, camera: int, width: int, height: int, *, grain: bool = False) -> None:
     cell_width, cell_height = width // COLUMNS, height // ROWS
     disc = height // 3
     # One tint per camera: a person who looks at a screenshot can tell them apart too.
     blue, red = (bytes([112 + camera % 4 * 12]), bytes([104 + camera // 4 * 16]))
+    chance = random.Random(camera)
     chroma = blue * (width // 2 * height // 2) + red * (width // 2 * height // 2)
     with path.open("wb") as film:
         film.write(f"YUV4MPEG2 W{width} H{height} F{FRAME_RATE}:1 Ip A1:1 C420jpeg\n".encode())
@@ -94,6 +105,12 @@ def _write_film(path: Path, camera: int, width: int, height: int) -> None:
                 draw.rectangle((x, y, x + cell_width - 1, y + cell_height - 1), fill=235 if white else 16)
             x = (width - disc) * frame // FRAMES
             draw.ellipse((x, height - disc - 6, x + disc, height - 6), fill=200)
+            if grain:
+                grains = Image.frombytes(
+                    "L", (width // _GRAIN, disc // _GRAIN), chance.randbytes(width // _GRAIN * (disc // _GRAIN))
+                )
+                soft = grains.resize((width, disc), Image.Resampling.BILINEAR).point(lambda luma: 96 + luma // 4)
+                picture.paste(soft, (0, height - disc))
             film.write(b"FRAME\n" + picture.tobytes() + chroma)
 
 

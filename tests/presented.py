@@ -23,7 +23,7 @@ from tests import media
 _SCRIPT = Path(__file__).with_suffix(".js")
 _SILENT = 0.004
 """Loudness, RMS, below which nothing is heard: 20 dB under the tone."""
-_PAUSE_MS = media.PAUSE_S * 1000
+_BEEP_MS, _PAUSE_MS = media.BEEP_S * 1000, media.PAUSE_S * 1000
 _PAUSE_SLACK_MS = 60
 """Echo control and Opus lengthen and shorten a pause by this much."""
 
@@ -49,22 +49,30 @@ class Seen:
 
     def sound_gap_ms(self) -> float:
         """Return the longest silence that is no pause of the tone, or by which a pause was too long."""
-        silences = [
-            (len(run) * self.quantum_ms)
+        runs = [
+            (silent, len(list(values)) * self.quantum_ms)
             for silent, values in groupby(self.loudness, key=lambda value: value < _SILENT)
-            if silent and (run := list(values))
         ]
-        inner = silences[1:-1] if len(silences) > 2 else silences
-        return max((_unexplained(silence) for silence in inner), default=0.0)
+        gaps = [
+            _unexplained(length, after=before)
+            for (_, before), (silent, length) in pairwise(runs[:-1])
+            if silent  # and neither the first nor the last run, which are cut
+        ]
+        return max(gaps, default=0.0)
 
     def sounding(self) -> float:
         """Return which part of the time something was heard."""
         return sum(value >= _SILENT for value in self.loudness) / max(len(self.loudness), 1)
 
 
-def _unexplained(silence_ms: float) -> float:
-    """Return what of a silence the tone's own pause does not explain."""
-    if abs(silence_ms - _PAUSE_MS) <= _PAUSE_SLACK_MS:
+def _unexplained(silence_ms: float, after: float) -> float:
+    """Return what of a silence the tone's own pause does not explain.
+
+    After a whole beep a pause is due, and is shorter where the sound goes on by a way that takes less time.
+    """
+    if abs(silence_ms - _PAUSE_MS) <= _PAUSE_SLACK_MS or (
+        silence_ms < _PAUSE_MS and after >= _BEEP_MS - _PAUSE_SLACK_MS
+    ):
         return 0.0
     return silence_ms - _PAUSE_MS if silence_ms > _PAUSE_MS else silence_ms
 

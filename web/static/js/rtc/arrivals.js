@@ -13,7 +13,13 @@ const RATE_OVER_MS = 1000;
 /** Seen to stand still for so long, a track has to prove itself anew. */
 const PAUSE_MS = 600;
 
-/** @typedef {{count: number, at: number, since: number}} Progress `since`: it has gone on without a pause since then; Infinity when it does not */
+/** A pace is taken over about so long: half a dozen pictures of a camera in the dark. */
+const PACE_OVER_MS = 400;
+
+/**
+ * `since`: it has gone on without a pause since then; Infinity when it does not. `looks`: counts of the last `PACE_OVER_MS`, the oldest first.
+ * @typedef {{count: number, at: number, since: number, looks: {count: number, at: number}[]}} Progress
+ */
 
 export class Arrivals {
   /** By track; a track that never went on is not here, or has `at` -Infinity. @type {WeakMap<MediaStreamTrack, Progress>} */
@@ -48,6 +54,13 @@ export class Arrivals {
     return known ? Math.max(0, known.at - known.since) : 0;
   }
 
+  /** How many frames or packets a second this track has brought lately; 0 until known. @param {MediaStreamTrack | null} track */
+  pace(track) {
+    const looks = (track && this.#received.get(track)?.looks) ?? [];
+    const [first, last] = [looks[0], looks.at(-1)];
+    return first && last && last.at > first.at ? ((last.count - first.count) * 1000) / (last.at - first.at) : 0;
+  }
+
   /** Video sent through this connection, in bits per second; 0 until known. @param {RTCPeerConnection} connection */
   sentBps(connection) {
     return this.#sent.get(connection)?.bps ?? 0;
@@ -56,14 +69,20 @@ export class Arrivals {
   /** What this track brings from now on is somebody else's. @param {MediaStreamTrack} track */
   forget(track) {
     const known = this.#received.get(track);
-    if (known) Object.assign(known, { at: -Infinity, since: Infinity });
+    if (known) Object.assign(known, { at: -Infinity, since: Infinity, looks: [] });
   }
 
   /** @param {MediaStreamTrack} track @param {number} count @param {number} now */
   #count(track, count, now) {
     const known = this.#received.get(track);
-    if (known === undefined) this.#received.set(track, { count, at: count > 0 ? now : -Infinity, since: count > 0 ? now : Infinity });
-    else if (count !== known.count) Object.assign(known, { count, at: now, since: Math.min(known.since, now) });
+    const looks = [...(known?.looks ?? []), { count, at: now }];
+    while (looks.length > 2 && now - (looks[1]?.at ?? now) >= PACE_OVER_MS) looks.shift();
+    if (known === undefined) {
+      this.#received.set(track, { count, at: count > 0 ? now : -Infinity, since: count > 0 ? now : Infinity, looks });
+      return;
+    }
+    known.looks = looks;
+    if (count !== known.count) Object.assign(known, { count, at: now, since: Math.min(known.since, now) });
     else if (now - known.at > PAUSE_MS) known.since = Infinity;
   }
 

@@ -52,6 +52,8 @@ const GOES_ON_MS = 1000;
  * @type {Record<Kind, number>}
  */
 const STEADY_MS = { audio: 100, video: 350 };
+/** And its pictures come at this part of the pace of the old path's: after a key frame that was too large, an encoder leaves many out. */
+const PACE_SHARE = 0.6;
 /** The old path is sent on for so long after the move: until the new picture stands on everybody's screen. */
 const LINGER_MS = 1000;
 /** Between two looks at the statistics: while something changes, while another path stands by, otherwise. */
@@ -379,8 +381,10 @@ export class Paths {
       if (to === 'direct' && peer.direct !== 'none' && peer.direct !== 'connected') return false;
       for (const kind of KINDS) {
         if (kind === 'video' && !this.#wishes.seen(pictureOf(peer.id, ''))) continue;
-        const lives = this.#arrivals.age(peer.shown.coming(kind, from), now) <= GOES_ON_MS;
-        if (lives && this.#arrivals.steadyMs(peer.shown.coming(kind, to)) < STEADY_MS[kind]) return false;
+        const [before, next] = [peer.shown.coming(kind, from), peer.shown.coming(kind, to)];
+        if (this.#arrivals.age(before, now) > GOES_ON_MS) continue;
+        if (this.#arrivals.steadyMs(next) < STEADY_MS[kind]) return false;
+        if (kind === 'video' && this.#arrivals.pace(next) < PACE_SHARE * this.#arrivals.pace(before)) return false;
       }
     }
     return true;
