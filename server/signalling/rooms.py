@@ -532,6 +532,9 @@ class Room:
 
     def _part(self, person: Participant, why: Why, now: float, detail: str = "") -> None:
         """Stop somebody's media, and tell the conversation that they are no longer in it. The caller moves them."""
+        if person.by_device:  # the end of their devices is no second leave; they may come back with a page
+            person.by_device, person.gone_at = False, now + self._registry.left_after_s
+            self._registry.wake_at(person.gone_at, self, person)
         self.paths.leave(person.id, now)
         self._fact("participant.left", person.id, detail=detail or why)
         message = PeerLeft(id=person.id, why=why)
@@ -674,10 +677,15 @@ class RoomRegistry:
     def enter_device(self, claims: Claims, now: float, wall: datetime) -> tuple[Room, Participant]:
         """Find or make the seat in whose name a device comes (WHIP, WHEP): one for all devices of a link or token.
 
+        A reusable link seats many people, and does not say whose the device is: only clinicians come by it, whom
+        nobody has to admit.
+
         Raises:
             RefusalError: As `enter`, and `not_admitted`.
         """
         self._refuse_ended(claims)
+        if not claims.single_use and claims.role != "clinician":
+            raise RefusalError("not_admitted")
         room = self.rooms[claims.room.id]
         seats = [person for person in room.participants.values() if person.seat.origin == claims.origin]
         admitted = [person for person in seats if person.seat.admitted and not person.seat.closed]

@@ -5,7 +5,7 @@ import pytest
 from server.errors import RefusalError
 from server.media.events import TransportFailed, TransportFailure
 from server.signalling.auth import Claims
-from server.signalling.messages import Join, Leave, Move, PeerJoined, PeerLeft, Ready, Remove, SendBack
+from server.signalling.messages import Admit, Join, Leave, Move, PeerJoined, PeerLeft, Ready, Remove, SendBack
 from tests.offers import offer, section
 from tests.pair import TENANT, WALL, Desk, Link
 from tests.server.test_relaying import FakeSfu
@@ -93,6 +93,22 @@ def test_the_devices_of_one_link_are_one_participant(clinic, clinician):
     assert person.state == "left"
 
 
+@pytest.mark.parametrize("out", [None, Remove, SendBack])
+def test_a_device_of_a_reusable_link_is_nobody_elses(clinic, clinician, out):
+    """Somebody who waits, or was put out, holds the same secret as somebody who is in the conversation."""
+    link = Link(clinic.room, "patient", single_use=False)
+    shown, other = clinic.hello(link), clinic.hello(link, instance="other")
+    for page in (shown, other):
+        page.say(Ready())
+    clinician.say(Admit(participant=shown.id))
+    shown.say(Join())
+    if out is not None:
+        clinician.say(out(participant=other.id))
+    with pytest.raises(RefusalError, match="not_admitted"):
+        clinic.device(link)
+    assert not clinic.media.transports
+
+
 def test_beside_the_page_nobody_comes_or_goes(clinic):
     clinician, patient = clinic.call()
     link = clinic.link
@@ -113,6 +129,36 @@ def test_who_is_put_out_is_out_with_their_devices(clinic, how):
     assert not clinic.media.transports
     with pytest.raises(RefusalError):
         clinic.device(clinic.link)
+
+
+@pytest.mark.parametrize(("how", "why", "state"), [(Remove, "removed", "left"), (SendBack, "sentBack", "waiting")])
+def test_who_is_here_by_a_device_alone_leaves_once(clinic, how, why, state):
+    clinician, patient = clinic.call()
+    link, seat = clinic.link, patient.seat
+    patient.say(Leave())
+    patient.drop()
+    clinic.device(link)
+    clinician.hear()
+    before = len(clinic.facts("participant.left"))
+    clinician.say(how(participant=seat.id))
+    assert not clinic.media.transports
+    assert clinic.facts("participant.left")[before:] == [("participant.left", seat.id, "", why)]
+    assert [message for message in clinician.all if isinstance(message, PeerLeft)][1:] == [
+        PeerLeft(id=seat.id, why=why)
+    ]
+    assert seat.state == state
+    clinic.pass_time(61)
+    assert seat.state == "left"
+
+
+def test_a_page_that_takes_over_from_the_device_leaves_once(clinic, clinician):
+    link = Link(clinic.room, "clinician")
+    _, person = clinic.device(link)
+    clinic.hello(link)
+    assert [fact for fact in clinic.facts("participant.left") if fact[1] == person.id] == [
+        ("participant.left", person.id, "", "left")
+    ]
+    assert clinician.all.count(PeerLeft(id=person.id, why="left")) == 1
 
 
 def test_who_hangs_up_ends_their_devices(clinic):
