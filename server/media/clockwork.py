@@ -37,10 +37,12 @@ class Clockwork:
         self.encodings[encoding.slot] = (peer, encoding)
         self.watch.add(encoding.slot, encoding.track.kind == "video")
 
-    def remove(self, slot: int) -> None:
-        """Look after it no longer."""
-        del self.encodings[slot]
-        self.watch.remove(slot)
+    def remove(self, slot: int, encoding: UpEncoding) -> None:
+        """Look after an encoding no longer. Another one that has its slot meanwhile is not touched."""
+        known = self.encodings.get(slot)
+        if known is not None and known[1] is encoding:
+            del self.encodings[slot]
+            self.watch.remove(slot)
 
     def tick(self, now: float) -> set[Router]:
         """Do all of it once. Returns the rooms in which something has changed."""

@@ -161,26 +161,28 @@ class Sfu:
         if peer is None:
             return
         router = peer.router
-        for up in peer.ups.values():
-            self._forget(up)
-        for down in peer.downs.values():
-            self._count_forwards([down.forward], self._traffic)
-            del self._forwards[down.forward]
-        peer.leave(now)
-        self._closed_drops += peer.transport.all_drops()
-        row = self._relay.transports_view[peer.transport.slot]
-        self._traffic.update({name: int(row[name]) for name in _TRAFFIC})
-        peer.transport.close(now)
-        self._outgoing += peer.transport.datagrams_to_send(now)
-        del self._by_slot[peer.transport.slot]
-        for ufrag in peer.ufrags:
-            del self._by_ufrag[ufrag]
-        router.transports.remove(id)
-        self._settle(router, now)
-        if not router.transports:
-            del self._rooms[router.room]
-            self._busy.discard(router)
-        self.wake()
+        try:
+            for up in peer.ups.values():
+                self._forget(up)
+            for down in peer.downs.values():
+                self._count_forwards([down.forward], self._traffic)
+                del self._forwards[down.forward]
+            peer.leave(now)
+            self._closed_drops += peer.transport.all_drops()
+            row = self._relay.transports_view[peer.transport.slot]
+            self._traffic.update({name: int(row[name]) for name in _TRAFFIC})
+            self._settle(router, now)
+        finally:  # whatever else is wrong: who is sent away neither sends nor receives
+            peer.transport.close(now)
+            self._outgoing += peer.transport.datagrams_to_send(now)
+            del self._by_slot[peer.transport.slot]
+            for ufrag in peer.ufrags:
+                del self._by_ufrag[ufrag]
+            router.transports.remove(id)
+            if not router.transports:
+                del self._rooms[router.room]
+                self._busy.discard(router)
+            self.wake()
 
     # For signalling: tracks.
 
@@ -441,7 +443,7 @@ class Sfu:
             self.drops[SfuDrop.UNKNOWN_SSRC] += 1
             return
         encoding, slot = claimed
-        self._clockwork.remove(slot)
+        self._clockwork.remove(slot, encoding)
         self._clockwork.add(peer, encoding)
         peer.router.restarted(encoding.track, now)
         self._settle(peer.router, now)
@@ -493,7 +495,7 @@ class Sfu:
     def _forget(self, up: UpTrack) -> None:
         self._count_sources([encoding.slot for encoding in up.encodings], self._traffic)
         for encoding in up.encodings:
-            self._clockwork.remove(encoding.slot)
+            self._clockwork.remove(encoding.slot, encoding)
 
     def _count_forwards(self, slots: list[int], into: Counter[str]) -> None:
         rows = self._relay.forwards_view[slots]

@@ -101,7 +101,7 @@ class UpEncoding:
         self._reported = (0, 0)
         self._bound_at = float("-inf")
         self._fir_number = 0
-        self.slot = self._make_source()
+        self.slot = self._make_source(self.ssrc, self.rtx_ssrc)
 
     # Its source.
 
@@ -112,27 +112,35 @@ class UpEncoding:
         self._reported = (0, 0)
 
     def rebind(self, ssrc: int, now: float) -> bool:
-        """Take another SSRC, which only the payload type shows to be ours. False: too soon after the last one.
+        """Take another SSRC, which only the payload type shows to be ours.
 
-        The source is a new one then; whoever it feeds must be fed again.
+        The source is a new one then; whoever it feeds must be fed again. The old one goes last: a refusal changes
+        nothing, and at no time does `slot` name what may be somebody else's.
+
+        Returns:
+            False: it is too soon after the last one, or the relay has bound the SSRC to another source meanwhile.
         """
         if now < self._bound_at + REBIND_EVERY_S:
             return False
         self._bound_at = now
+        try:
+            slot = self._make_source(ssrc, None)
+        except InvalidStateError:
+            return False
         self.track.relay.remove_source(self.slot)
         self.bound(ssrc)
         self.rtx_ssrc = None
-        self.slot = self._make_source()
+        self.slot = slot
         return True
 
-    def _make_source(self) -> int:
+    def _make_source(self, ssrc: int | None, rtx_ssrc: int | None) -> int:
         codec, relay = self.track.codec, self.track.relay
         named = (relay_codec(codec), codec.payload_type, codec.clock_rate)
-        if self.ssrc is None:
+        if ssrc is None:
             ids = (self.track.mid.encode(), self.rid.encode())
             return relay.expect_source(self.track.transport, *ids, *named, codec.rtx_payload_type or 0, self.track.red)
-        rtx = (self.rtx_ssrc, codec.rtx_payload_type) if self.rtx_ssrc and codec.rtx_payload_type else (0, 0)
-        return relay.add_source(self.track.transport, self.ssrc, *named, *rtx, self.track.red)
+        rtx = (rtx_ssrc, codec.rtx_payload_type) if rtx_ssrc and codec.rtx_payload_type else (0, 0)
+        return relay.add_source(self.track.transport, ssrc, *named, *rtx, self.track.red)
 
     # Keyframes.
 
