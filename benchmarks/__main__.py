@@ -10,7 +10,7 @@ from typing import Protocol
 
 import uvloop
 
-from benchmarks import bench_fastpath, bench_join, bench_loss, bench_relay, bench_signalling
+from benchmarks import bench_fastpath, bench_join, bench_loss, bench_relay, bench_signalling, bench_switch
 from benchmarks.report import Figures, write
 
 
@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "join": bench_join,
     "fastpath": bench_fastpath,
     "relay": bench_relay,
+    "switch": bench_switch,
     "loss": bench_loss,
 }
 

@@ -80,6 +80,12 @@ class SwitchedCall:
         self.pages = pages
         self.recorders: list[Presented] = []
 
+    @property
+    def version(self) -> str:
+        """Of the browsers."""
+        browser = self.pages[0].context.browser
+        return browser.version if browser is not None else ""
+
     async def order(self, path: str) -> None:
         """Say which way the room is to go."""
         async with self.live.api.put(f"/api/v1/rooms/{self.room.id}/path", json={"path": path}) as answer:

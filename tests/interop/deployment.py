@@ -84,7 +84,8 @@ class Deployment:
 
     def _serve(self, settings: str) -> dict[str, str]:
         """Start the server with these settings; return the environment that has them."""
-        configuration = self.folder / "colloque.toml"
+        self._newest = ""
+        configuration = self._configuration = self.folder / "colloque.toml"
         log = '[log]\nlevel = "debug"\nformat = "json"\n'
         configuration.write_text(f'data_dir = "{self.folder / "data"}"\n{settings}\n{log}')
         environment = {**os.environ, "COLLOQUE_CONFIG": str(configuration), "PYTHONPATH": str(_ROOT)}
@@ -114,10 +115,17 @@ class Deployment:
             if await store.tenant(SLUG) is None:
                 await store.create_tenant(Tenant(slug=SLUG, name="Clinique du Parc"))
             room = await store.create_room(SLUG, "", topology)
+            self._newest = room.id
             secrets = [(await store.mint_link(room, role, name=f"canary-{role}"))[1] for role in roles]
         finally:
             await store.close()
         return [f"https://{PAGES}/t/{SLUG}/r?debug=1#{secret}" for secret in secrets]
+
+    def order(self, path: str) -> None:
+        """Say which way the newest room's media is to go, on the command line."""
+        command = (sys.executable, "-m", "server", "room", "path", self._newest, path, "--tenant", SLUG)
+        environment = {"COLLOQUE_CONFIG": str(self._configuration), "PYTHONPATH": str(_ROOT)}
+        self.lab.public.run("env", *(f"{name}={value}" for name, value in environment.items()), *command)
 
     @contextlib.asynccontextmanager
     async def browser(
@@ -136,11 +144,17 @@ class Deployment:
         home: Site,
         topology: Topology | None = None,
         size: tuple[int, int] = (media.WIDTH, media.HEIGHT),
+        *,
+        presented: bool = False,
     ) -> AsyncIterator[tuple[Person, Person]]:
-        """Bring two people to the moment before the last click: the patient waits, the clinician is in the room."""
+        """Bring two people to the moment before the last click: the patient waits, the clinician is in the room.
+
+        With `presented`, the pages let the recorder of `tests/presented.py` in.
+        """
         links = await self.room("clinician", "patient", topology=topology)
         async with self.browser(clinic, 1, size) as one, self.browser(home, 2, size) as two:
-            clinician, patient = Person(await one.new_page(), 1), Person(await two.new_page(), 2)
+            clinician = Person(await one.new_page(bypass_csp=presented), 1)
+            patient = Person(await two.new_page(bypass_csp=presented), 2)
             for person in (clinician, patient):
                 await person.page.add_init_script(_WATCH_FRAMES)
                 await person.page.add_init_script(connections.WATCH)

@@ -260,6 +260,11 @@ class Site:
         return inside
 
     @property
+    def cable(self) -> str:
+        """The device of the public namespace that leads here."""
+        return self._near
+
+    @property
     def _nat_box(self) -> Namespace:
         if self._router is None:
             raise LabError("an open site has no NAT box")
@@ -294,6 +299,11 @@ class Lab:
         site = Site(self, next(self._numbers), kind)
         self.sites.append(site)
         return site
+
+    def part(self, one: Site, other: Site) -> None:
+        """Let nothing pass between two sites any more; both still reach the public address."""
+        for here, there in ((one, other), (other, one)):
+            self.public.run("iptables", "-I", "FORWARD", "-i", here.cable, "-o", there.cable, "-j", "DROP")
 
     def clear(self) -> None:
         """Remove the sites, keep the public part and its programs."""
