@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import ifaddr
 
 from loadtest import sdp
 from loadtest.generator import Generator
@@ -31,6 +32,12 @@ LOOPBACK: dict[str, Any] = {"addresses": "127.0.0.1", "bind": "127.0.0.1"}
 """The `[media]` section."""
 MANY: dict[str, Any] = {"max_connections_per_address": 1_000_000, "max_joins_per_address_per_minute": 1_000_000}
 """The `[http]` section, for one address that plays everybody."""
+
+
+def own_ip() -> str:
+    """Return an IPv4 address of this machine that is not loopback: what browsers and most stacks send media to."""
+    found = [entry.ip for adapter in ifaddr.get_adapters() for entry in adapter.ips if isinstance(entry.ip, str)]
+    return next(ip for ip in found if not ip.startswith("127."))
 
 
 @dataclass(frozen=True)

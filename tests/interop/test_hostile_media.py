@@ -18,7 +18,7 @@ import pytest
 from loadtest.generator import Generator, bound_socket
 from tests.browsers import Page, chromium, until_moving
 from tests.connections import WATCH, stats
-from tests.devices import LOOPBACK, MANY, Devices
+from tests.devices import LOOPBACK, MANY, Devices, own_ip
 from tests.interop.strangers import (
     CLIENT_HELLO,
     CLOSE_NOTIFY,
@@ -55,6 +55,7 @@ _RSA = """(() => {
   }).then(made => { certificate = made; });
   globalThis.RTCPeerConnection = class extends Connection {
     constructor(configuration) { super({...configuration, certificates: [certificate]}); }
+    setConfiguration(configuration) { super.setConfiguration({...configuration, certificates: [certificate]}); }
   };
 })();"""
 _RSA_OID = "2a864886f70d010101"
@@ -95,7 +96,7 @@ async def two_browsers(live: Live) -> AsyncIterator[tuple[Page, Page]]:
 
 
 async def test_sixty_thousand_datagrams_and_a_wiretap() -> None:
-    ip = socket.gethostbyname(socket.gethostname())
+    ip = own_ip()
     async with live_server(media={"addresses": ip, "bind": ip}) as live, two_browsers(live) as pages:
         told = await stats(pages[1])
         certificate = next(e for e in told.entries if e["id"] == told.one("transport")["localCertificateId"])

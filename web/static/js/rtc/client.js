@@ -144,6 +144,7 @@ export class Client extends EventTarget {
       suspectNetwork: () => this.#signalling.suspect(),
       peers: () => this.#peers,
       onDevice: (peerId, source, track, stream) => this.#emit('track', { peerId, source, track, stream }),
+      onUntrusted: () => this.#emit('problem', { code: 'relay_untrusted', message: '', re: 'relayOffer' }),
       onPath: () => this.#emit('path', { path: this.#paths.path, move: this.#paths.move }),
     });
     this.#poller = new StatsPoller(
@@ -547,9 +548,8 @@ export class Client extends EventTarget {
     this.#log.info('problem', { code, re });
     // A candidate that crosses somebody's departure on the wire is nobody's problem.
     const crossing = (re === 'candidate' || re === 'description' || re === 'distrust') && code !== 'bad_sdp';
-    if (re === 'relayOffer') this.#paths.refuse(code);
-    if (re === 'relayOffer' && code !== 'relay_untrusted') return; // the person can do nothing about it, and what is direct goes on
-    if (!crossing && !QUIET.has(re)) this.#emit('problem', { code, message, re });
+    if (re === 'relayOffer') this.#paths.refuse(code); // the person can do nothing about it, and what is direct goes on
+    else if (!crossing && !QUIET.has(re)) this.#emit('problem', { code, message, re });
   }
 
   /** @param {string} code @param {string} message @param {string} reason @param {boolean} retry */
