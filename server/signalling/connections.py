@@ -1,15 +1,17 @@
-"""What one room remembers of its connections to the media server, and what it asks of the Sfu. No behaviour here.
+"""What one room remembers of its connections to the media server, and what it asks of the Sfu. No behaviour here,
+except what a connection knows alone.
 
 Used by: `relaying.py` alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from server.media.parameters import (
+    CodecParameters,
     DtlsParameters,
     HeaderExtension,
     IceParameters,
@@ -17,8 +19,11 @@ from server.media.parameters import (
     SendParameters,
     TrackParameters,
 )
-from server.signalling.media_negotiation import Offer
+from server.signalling.media_negotiation import Offer, OfferedSection
 from server.signalling.messages import Rid
+
+MAX_SENDING: Final = 2
+"""Sections that one connection publishes: a browser's microphone and camera; two pictures of a device, or its sound."""
 
 
 class MediaPort(Protocol):
@@ -96,6 +101,20 @@ class Connection:
     told: dict[str, str] = field(default_factory=dict)
     """The same, as its last answer said."""
     wishes: dict[str, Rid | None] = field(default_factory=dict)
+
+    def taken(self, picked: Mapping[str, Sequence[CodecParameters]]) -> dict[str, OfferedSection]:
+        """Return what is taken of what it offers to send: of a browser one section of each kind, of a device two.
+
+        What it publishes already comes first.
+
+        Args:
+            picked: The codecs of each usable section, by mid; without any, it is not taken.
+        """
+        offered = [section for section in self.offer.sections if section.sends and picked[section.mid]]
+        offered.sort(key=lambda section: section.mid not in self.sources)
+        if self.name:
+            offered = [*{section.kind: section for section in reversed(offered)}.values()]
+        return {section.mid: section for section in offered[:MAX_SENDING]}
 
 
 @dataclass

@@ -21,9 +21,10 @@ from typing import cast
 from server.errors import ProtocolError, RefusalError
 from server.media import events
 from server.media.parameters import CodecParameters, IceParameters, Kind, LocalParameters, SendParameters
-from server.signalling.connections import Connection, MediaPort, Person, Source
+from server.signalling.connections import MAX_SENDING, Connection, MediaPort, Person, Source
 from server.signalling.media_answer import Agreed, write_answer
 from server.signalling.media_negotiation import (
+    MAX_SECTIONS,
     Offer,
     choose_flavour,
     one_way,
@@ -37,6 +38,9 @@ START_BPS = 300_000
 """libwebrtc's own start bitrate."""
 MAX_DEVICES = 4
 """WHIP and WHEP connections of one participant: a dermatoscope, an ultrasound cart, a wall display, one to spare."""
+MAX_DEVICE_SOURCES = 22
+"""Tracks that the devices of one room publish. With those of the browsers of twelve people they fit into one offer
+(`MAX_SECTIONS`): each has two of its own, receives two of each of eleven others, and these."""
 
 
 @dataclass(frozen=True)
@@ -176,14 +180,18 @@ class RelayedRoom:
         self._events.append(NeedsOffer(participant, *self.sections(participant), fresh))
 
     def sections(self, participant: str) -> tuple[int, int]:
-        """Return how many receiving sections somebody's browser needs, for sound and for pictures."""
+        """Return how many receiving sections somebody's browser needs, for sound and for pictures.
+
+        Never more than an offer may have beside its own two; were people let in without end, sound would come first.
+        """
         found = {"audio": 0, "video": 0}
         for other in self._people:
             if other != participant:
                 theirs = Counter(source.kind for source in self._sources.values() if source.participant == other)
                 for kind in found:
                     found[kind] += max(1, theirs[kind])
-        return found["audio"], found["video"]
+        audio = min(found["audio"], MAX_SECTIONS - 2)
+        return audio, min(found["video"], MAX_SECTIONS - 2 - audio)
 
     def connected(self, participant: str) -> bool:
         """Whether somebody's browser can be sent media now."""
@@ -375,6 +383,10 @@ class RelayedRoom:
         flavours = offer.video_flavours
         if flavours is not None and self._choose([*self._flavours(), flavours], may_improve=False) is None:
             raise RefusalError("no_common_codec")
+        publishing = sum(section.sends for section in offer.sections)
+        published = sum(len(other.sources) for other in self._connections.values() if not other.name)
+        if published + min(publishing, MAX_SENDING) > MAX_DEVICE_SOURCES:
+            raise RefusalError("room_full")
         connection = self._open(participant, "", offer, now)
         connection.only = only
         person.devices[connection.transport] = connection
@@ -450,9 +462,10 @@ class RelayedRoom:
         for section in connection.offer.sections:
             if section.usable:
                 picked[section.mid] = pick_audio(section) if section.kind == "audio" else pick_video(section, chosen)
-        sending = {s.mid: s for s in connection.offer.sections if s.sends and picked[s.mid]}
-        for mid in [mid for mid in connection.sources if mid not in sending]:
-            self._withdraw(connection, mid, now)
+        sending = connection.taken(picked)
+        for mid, source in [*connection.sources.items()]:
+            if mid not in sending or sending[mid].kind != source.kind:
+                self._withdraw(connection, mid, now)
         for mid, section in sending.items():
             id = self._sfu.publish(connection.transport, section.track(picked[mid], "recvonly"), now)
             source = Source(id, connection.participant, section.kind, picked[mid][0].name)
@@ -485,8 +498,9 @@ class RelayedRoom:
     ) -> dict[str, SendParameters]:
         """Let each receiving section carry something: what it did, or what nobody carries to this peer yet."""
         receiving = {s.mid: s for s in connection.offer.sections if s.receives and picked[s.mid]}
-        for mid in [mid for mid in connection.carried if mid not in receiving]:
-            self._empty(connection, mid, now)
+        for mid, id in [*connection.carried.items()]:
+            if mid not in receiving or receiving[mid].kind != self._sources[id].kind:
+                self._empty(connection, mid, now)
         missing = self._missing(connection)
         for mid, section in receiving.items():
             if mid not in connection.carried:

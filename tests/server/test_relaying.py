@@ -14,6 +14,7 @@ from server.media.parameters import (
     LocalParameters,
     SendParameters,
 )
+from server.signalling.media_negotiation import MAX_SECTIONS
 from server.signalling.messages import RelayOffer, SessionDescription, Wish, Wishes
 from server.signalling.relaying import (
     MAX_DEVICES,
@@ -176,6 +177,32 @@ class TestTwo:
         assert sfu.preferred == {("room.2", "3"): "f"}
         room.wish("ben", Wishes(wishes=[Wish(mid="3")]), 4.0)
         assert sfu.preferred == {("room.2", "3"): None}
+
+
+class TestLimits:
+    def test_a_browser_publishes_one_of_each_kind(self, room, sfu):
+        many = offer(*[section("audio", "sendonly")] * 3, *[section("video", "sendonly")] * 44)
+        answer = connect(room, "ada", many)
+        assert {*sfu.published} == {("room.1", "0"), ("room.1", "3")}
+        assert answer.description.sdp.count("a=recvonly") == 2 and answer.description.sdp.count("a=inactive") == 45
+        assert room.sections("ben") == (1, 1)
+        assert len(connect(room, "ben").sections) == 2
+
+    def test_the_one_that_is_published_stays_when_another_comes_before_it(self, room, sfu):
+        connect(room, "ada", offer(section("video", "inactive"), section("video", "sendonly")))
+        connect(room, "ada", offer(section("video", "sendonly"), section("video", "sendonly")))
+        assert [*sfu.published] == [("room.1", "1")]
+
+    def test_a_section_that_becomes_one_of_another_kind_begins_anew(self, room, sfu):
+        """No browser does that; who does must not have sound sent as a picture."""
+        connect(room, "ada", offer(section("audio", "sendonly"), section("video", "recvonly")))
+        connect(room, "ben")
+        connect(room, "ada", offer(section("audio", "sendonly"), section("video", "recvonly")))
+        assert sfu.subscribed == {("room.1", "1"): ("room.2:1", "VP8"), ("room.2", "2"): ("room.1:0", "opus")}
+        answer = connect(room, "ada", offer(section("video", "sendonly"), section("audio", "recvonly")))
+        assert carries(answer) == {"1": ("ben", "audio")}
+        assert sfu.subscribed == {("room.1", "1"): ("room.2:0", "opus")}
+        assert carries(connect(room, "ben")) == {"3": ("ada", "video")}
 
 
 class TestInvitations:
@@ -404,6 +431,37 @@ class TestDevices:
             room.publish_device("ben", "patient", self.CAMERA, 1.0)
         room.leave("ben", 2.0)
         assert not sfu.transports
+
+    def test_two_sections_each(self, room, sfu):
+        several = offer(section("video", "sendonly"), section("audio", "sendonly"), section("video", "sendonly"))
+        device = room.publish_device("ben", "patient", several, 1.0)
+        assert [mid for transport, mid in sfu.published if transport == device.transport] == ["0", "1"]
+        assert [line for line in device.sdp.split("\r\n") if line in ("a=recvonly", "a=inactive")] == [
+            "a=recvonly", "a=recvonly", "a=inactive",
+        ]  # fmt: skip
+
+    def test_the_sections_of_everybody_always_fit(self, sfu):
+        """Twelve people, and as many devices as there may be: no offer has more sections than one may have."""
+        room = RelayedRoom("room", sfu)
+        people = [f"person{number}" for number in range(12)]
+        for person in people:
+            room.enter(person, 0.0)
+        two = offer(section("video", "sendonly"), section("video", "sendonly"))
+        for person in people[:2]:
+            for _ in range(MAX_DEVICES):
+                room.publish_device(person, "patient", two, 1.0)
+        for person in people[2:5]:
+            room.publish_device(person, "patient", two, 1.0)
+        with pytest.raises(RefusalError, match="room_full"):
+            room.publish_device(people[7], "patient", self.CAMERA, 1.0)
+        room.subscribe_device(people[7], "", self.VIEWER, 1.0)
+        for person in people:
+            connect(room, person)
+        assert max(2 + sum(room.sections(person)) for person in people) == MAX_SECTIONS - 2
+        audio, video = room.sections("person11")
+        more = [section("audio", "recvonly")] * audio + [section("video", "recvonly")] * video
+        own = [section("audio", "sendonly"), section("video", "sendonly")]
+        assert len(connect(room, "person11", offer(*own, *more)).sections) == 11 * 2 + 22
 
     def test_ice_restart(self, room):
         device = room.publish_device("ben", "patient", self.CAMERA, 1.0)
