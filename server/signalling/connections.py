@@ -72,6 +72,8 @@ class Source:
     kind: str
     codec: str
     """What its packets are: `opus` or `red`; of video, the room's."""
+    device: bool
+    """Over WHIP, not from their browser."""
 
 
 @dataclass

@@ -132,6 +132,8 @@ class Section(Hidden, frozen=True, kw_only=True, rename="camel"):
     kind: Literal["audio", "video"]
     source: Id
     """Tells apart what one participant publishes: their browser, and other devices (a dermatoscope over WHIP)."""
+    device: bool = False
+    """From a device of theirs beside their browser, which shows them."""
 
 
 class Wish(Hidden, frozen=True, kw_only=True, rename="camel"):

@@ -231,7 +231,13 @@ class RelayedRoom:
         answer = self._answer(connection, now)
         self._review(now)
         sections = [
-            Section(mid=mid, participant=source.participant, kind=cast("Kind", source.kind), source=source.id)
+            Section(
+                mid=mid,
+                participant=source.participant,
+                kind=cast("Kind", source.kind),
+                source=source.id,
+                device=source.device,
+            )
             for mid, source in ((mid, self._sources[id]) for mid, id in connection.told.items())
         ]
         return RelayAnswer(
@@ -468,7 +474,7 @@ class RelayedRoom:
                 self._withdraw(connection, mid, now)
         for mid, section in sending.items():
             id = self._sfu.publish(connection.transport, section.track(picked[mid], "recvonly"), now)
-            source = Source(id, connection.participant, section.kind, picked[mid][0].name)
+            source = Source(id, connection.participant, section.kind, picked[mid][0].name, not connection.name)
             connection.sources[mid] = self._sources[id] = source
         streams = self._fill(connection, picked, now)
         agreed = []

@@ -377,6 +377,15 @@ class TestDevices:
         answer = connect(room, "ada", camera_and(2))
         assert [(s.participant, s.kind) for s in answer.sections].count(("ben", "video")) == 2
         assert len({s.source for s in answer.sections}) == 3
+        assert [s.kind for s in answer.sections if s.device] == ["video"]
+
+    def test_it_stays_beside_when_the_page_comes_later(self, room):
+        """Which is which does not depend on who came first: pages show the browser's own large."""
+        connect(room, "ada")
+        room.publish_device("ben", "patient", self.CAMERA, 1.0)
+        connect(room, "ben")
+        answer = connect(room, "ada", camera_and(2))
+        assert {s.source: s.device for s in answer.sections} == {"room.2:0": True, "room.3:0": False, "room.3:1": False}
 
     def test_its_end_is_told(self, room, sfu):
         connect(room, "ada")

@@ -333,6 +333,7 @@ export type Section = {
   participant: string;
   kind: "audio" | "video";
   source: string;
+  device?: boolean;
 };
 
 /** Which encodings of the camera to send to the media server; empty: nobody watches. */
