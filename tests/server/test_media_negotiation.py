@@ -1,5 +1,6 @@
 """What is read out of an offer towards the media server, and what the answer says."""
 
+import json
 import re
 
 import pytest
@@ -24,6 +25,7 @@ from server.signalling.media_negotiation import (
     pick_video,
     read_offer,
 )
+from server.signalling.messages import RelayOffer, decode
 from tests import offers
 from tests.offers import SIMULCAST, offer, section
 
@@ -84,6 +86,22 @@ class TestBrowsers:
         assert dependency in video.track((), "recvonly").extensions
         assert dependency not in see.track((), "sendonly").extensions, "Firefox sends it and does not read it"
         assert f"a=extmap:{dependency.id}/recvonly" in agree(offers.browser("firefox"))
+
+    def test_twelve_people_fit_into_a_message(self):
+        text = offers.browser("chromium-twelve").replace("\n", "\r\n")
+        message = {
+            "type": "relayOffer",
+            "connection": "0123456789abcdef0123456789abcdef0123",
+            "description": {"type": "offer", "sdp": text},
+            "efficient": ["H264"],
+        }
+        decoded = decode(json.dumps(message))  # ProtocolError above the limit
+        assert isinstance(decoded, RelayOffer)
+        audio, video, *receiving = read_offer(decoded.description.sdp).sections
+        assert len(receiving) == 22 and video.rids == ("q", "h", "f") and audio.sends
+        for see in receiving[1::2]:
+            assert see.flavours == {"VP8", "H264/baseline/1", "H264/main/1", "VP9/0", "AV1/0"}
+            assert all(codec.rtx_payload_type for codec in see.codecs)
 
     @pytest.mark.parametrize("name", ["chromium", "firefox"])
     def test_the_answer_is_one(self, name):

@@ -271,8 +271,8 @@ export function fakePeerConnection(network) {
       const kinds = this.#transceivers.map(({ kind }) => `m=${kind} 9 UDP/TLS/RTP/SAVPF 96\r\n`).join('');
       const sdp = `v=0\r\no=- ${this.#session} ${++this.#version} IN IP4 127.0.0.1\r\na=ice-ufrag:${this.#ufrag}\r\n${kinds}`;
       if (type === 'offer') {
-        if (this.signalingState !== 'stable') throw new DOMException(this.signalingState, 'InvalidStateError');
-        this.#before = this.localDescription;
+        if (this.signalingState === 'stable') this.#before = this.localDescription; // another offer may follow an unanswered one
+        else if (this.signalingState !== 'have-local-offer') throw new DOMException(this.signalingState, 'InvalidStateError');
         this.signalingState = 'have-local-offer';
       } else {
         this.#becomeStable();
@@ -340,7 +340,8 @@ export function fakePeerConnection(network) {
       };
       const track = new FakeTrack(kind, `remote ${kind}`);
       track.muted = true;
-      const transceiver = { kind, mid: null, direction, sender, receiver: { track }, announced: false, streams: [] };
+      const setCodecPreferences = (codecs) => void (transceiver.codecs = codecs);
+      const transceiver = { kind, mid: null, setCodecPreferences, direction, sender, receiver: { track }, announced: false, streams: [] };
       this.#transceivers.push(transceiver);
       return transceiver;
     }
@@ -400,6 +401,7 @@ export function fakePlatform(network = new FakeNetwork()) {
     WebSocket: FakeWebSocket,
     RTCPeerConnection: fakePeerConnection(network),
     MediaStream: FakeMediaStream,
+    codecs: () => [],
     efficientCodecs: async () => [],
   };
 }

@@ -231,6 +231,87 @@ describe('the connection to the media server', () => {
     assert.notEqual(relay(), connection);
   });
 
+  test('only what the media server forwards is named, in every section; a browser that cannot name any is left alone', async () => {
+    const codec = (mimeType, sdpFmtpLine) => ({ mimeType, sdpFmtpLine });
+    const all = { audio: [codec('audio/opus'), codec('audio/PCMU')], video: [codec('video/VP8'), codec('video/rtx'), codec('video/ulpfec')] };
+    platform.codecs = (kind) => all[kind];
+    const connection = await want(1, 1);
+    const named = () => connection.getTransceivers().map(({ codecs }) => codecs?.map(({ mimeType }) => mimeType).join(' '));
+    assert.deepEqual(named(), ['audio/opus', 'video/VP8 video/rtx', 'audio/opus', 'video/VP8 video/rtx']);
+    platform.codecs = () => [];
+    await answer();
+    await want(2, 2);
+    assert.deepEqual(named().slice(4), [undefined, undefined]);
+  });
+
+  test('an offer that no message can hold is not sent: what is connected stays, and is offered again later', async () => {
+    const connection = await want();
+    await answer();
+    const { setLocalDescription } = connection;
+    connection.setLocalDescription = async () => {
+      await setLocalDescription.call(connection);
+      connection.localDescription.sdp += 'x'.repeat(65_536);
+    };
+    await want(2, 2);
+    assert.equal(said('relayOffer').length, 1);
+    assert.equal(connection.closed, false);
+    connection.setLocalDescription = setLocalDescription;
+    await pass(5000);
+    assert.equal(said('relayOffer').length, 2);
+  });
+
+  test('another offer is refused: what is connected stays, and is offered again, later and later', async () => {
+    const connection = await want();
+    await answer();
+    await want(2, 2);
+    const times = [];
+    for (let refused = 0; refused < 4; refused++) {
+      times.push(platform.clock.time);
+      say({ type: 'problem', code: 'bad_sdp', message: '', re: 'relayOffer' });
+      const before = said('relayOffer').length;
+      while (said('relayOffer').length === before) {
+        await pass(STEP_MS);
+        assert.ok(platform.clock.time - times.at(-1) < 70_000, 'never again');
+      }
+    }
+    times.push(platform.clock.time);
+    const late = times.slice(1).map((at, nth) => (at - times[nth]) / 1000 - [2, 5, 15, 60][nth]);
+    assert.ok(late.every((seconds) => seconds > -0.1 && seconds < 1.2), String(late)); // younger credentials may take a second
+    assert.equal(relay(), connection);
+    assert.equal(connection.closed, false);
+    assert.equal(client.paths.relayed, 'connected');
+    await answer(['p']);
+    assert.equal(connection.signalingState, 'stable');
+    assert.deepEqual(peer().shown.coming('audio', 'relayed'), received(connection)[0]);
+  });
+
+  test('a refusal that crosses the answer changes nothing', async () => {
+    const connection = await want();
+    await answer();
+    say({ type: 'problem', code: 'bad_sdp', message: '', re: 'relayOffer' });
+    await pass(5000);
+    assert.equal(relay(), connection);
+    assert.equal(said('relayOffer').length, 1);
+  });
+
+  test('somebody else than the media server answers: told once, and tried again after minutes', async () => {
+    await want();
+    await answer(['p'], false);
+    relay().setState('connected', 'failed');
+    say({ type: 'problem', code: 'relay_untrusted', message: '', re: 'relayOffer' });
+    await want(1, 1, { fresh: true });
+    await pass(50_000);
+    assert.equal(said('relayOffer').length, 1);
+    for (let tries = 2; tries <= 4; tries++) {
+      await pass(tries === 2 ? 11_000 : 300_000);
+      await answer(['p'], false);
+      say({ type: 'problem', code: 'relay_untrusted', message: '', re: 'relayOffer' });
+      await run();
+    }
+    assert.ok(said('relayOffer').length <= 4, String(said('relayOffer').length));
+    assert.deepEqual(heard('problem').map(({ code }) => code), ['relay_untrusted']);
+  });
+
   test('a refused offer is nobody’s problem but ours', async () => {
     await want();
     say({ type: 'problem', code: 'not_permitted', message: '', re: 'relayOffer' });

@@ -243,3 +243,25 @@ test('what is no message is ignored', () => {
   assert.deepEqual(received.map((m) => m.type), ['welcome']);
   assert.equal(signalling.online, true);
 });
+
+test('a message that the server would close the socket on is not sent', () => {
+  signalling.open();
+  FakeWebSocket.last.welcome();
+  assert.equal(signalling.send({ type: 'told', text: 'é'.repeat(32_760) }), false);
+  assert.equal(signalling.send({ type: 'told', text: 'e'.repeat(65_500) }), true);
+  assert.deepEqual(FakeWebSocket.last.types.slice(-1), ['told']);
+});
+
+test('a socket that is closed for a large message is dialled again later and later, although each is welcomed', async () => {
+  signalling.open();
+  for (let closed = 0; closed < 4; closed++) {
+    FakeWebSocket.last.welcome();
+    FakeWebSocket.last.drop(1009);
+    await platform.clock.advance([100, 2100, 5100, 15_100][closed]);
+    assert.equal(FakeWebSocket.all.length, closed + 2);
+  }
+  FakeWebSocket.last.welcome();
+  FakeWebSocket.last.drop(1009);
+  await platform.clock.advance(59_000);
+  assert.equal(FakeWebSocket.all.length, 5);
+});

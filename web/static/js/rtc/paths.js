@@ -218,7 +218,8 @@ export class Paths {
 
   /** The offer was refused. @param {string} code */
   refuse(code) {
-    this.#relay.refuse(code === 'not_permitted');
+    if (code === 'relay_untrusted') this.#relay.distrust();
+    else this.#relay.refuse(code === 'not_permitted');
   }
 
   /**

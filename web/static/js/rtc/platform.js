@@ -10,6 +10,7 @@
  * @property {new (url: string) => WebSocket} WebSocket
  * @property {new (configuration?: RTCConfiguration) => RTCPeerConnection} RTCPeerConnection
  * @property {new (tracks?: MediaStreamTrack[]) => MediaStream} MediaStream
+ * @property {(kind: 'audio' | 'video') => RTCRtpCodec[]} codecs what can be received, and named in `setCodecPreferences`; empty where that is not known
  * @property {() => Promise<string[]>} efficientCodecs video codecs that this device encodes in hardware, by their registered names
  */
 
@@ -28,6 +29,7 @@ export function browserPlatform() {
     WebSocket: globalThis.WebSocket,
     RTCPeerConnection: globalThis.RTCPeerConnection,
     MediaStream: globalThis.MediaStream,
+    codecs: (kind) => globalThis.RTCRtpReceiver?.getCapabilities?.(kind)?.codecs ?? [],
     efficientCodecs,
   };
 }

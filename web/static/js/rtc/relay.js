@@ -8,14 +8,19 @@
  *                ↑                                       └─ restarts do not help, or `fresh` ─→ failed ─→ a new connection, with back-off
  *                └──────────────────────────────────────────────────────────────────────────────────────────┘
  *
+ * What works is kept: when another offer of a connection that was answered before is refused, the connection goes on as it is, and
+ * offers again later. The refused offer is not taken back (a rollback ends incoming video, see negotiation.js) but replaced by the next.
+ *
  * The server is ICE-lite: it learns our addresses from our checks, so that none are sent (RFC 8445 section 7.3.1.3). The camera has three
  * encodings from the first offer, because they cannot be added later; in a room of two only the full one is active.
  *
  * Spec: RFC 9429 section 5, RFC 8853 (simulcast), W3C WebRTC section 5.1 (`sendEncodings`).
  */
 
+import { forwarded } from './codecs.js';
 import { Encoder } from './encoder.js';
 import { FIRST_CREDENTIALS_MS, KINDS, RESTART_CREDENTIALS_MS } from './link.js';
+import { fits } from './signalling.js';
 
 /**
  * @import { IceServer, RelayAnswer, RelayOffer, Rid, Section } from './messages.js'
@@ -36,6 +41,7 @@ import { FIRST_CREDENTIALS_MS, KINDS, RESTART_CREDENTIALS_MS } from './link.js';
  * @property {(message: RelayOffer) => boolean} send
  * @property {() => void} suspectNetwork the link to the server may be dead as well
  * @property {() => void} onIncoming `incoming` is another
+ * @property {() => void} onUntrusted who answers is not the media server that signalling named; told once, though it is tried again
  * @property {(state: MediaState) => void} onState `failed`: this connection is given up, another one follows
  */
 
@@ -50,6 +56,10 @@ const CONNECT_MS = 6000;
 const RESTARTS_PER_CONNECTION = 2;
 /** Waits before another connection is tried; the last one is repeated. */
 const RETRY_MS = [500, 1000, 2000, 5000, 10_000];
+/** The same when another offer on a connection that works was refused. */
+const REFUSED_MS = [2000, 5000, 15_000, 60_000];
+/** The same when who answers is not the media server: whoever stands in between stands there for a while. */
+const UNTRUSTED_MS = [60_000, 120_000, 300_000];
 /** Quarter, half and full (RFC 8853): Chromium wants the small ones first, and `f` only where the picture is large enough for three. */
 const ENCODINGS = /** @type {const} */ ([
   { rid: 'q', scaleResolutionDownBy: 4 },
@@ -81,6 +91,13 @@ export class Relay {
   #state = 'connecting';
   #restarts = 0;
   #failures = 0;
+  /** Whether this connection was ever connected. */
+  #lived = false;
+  /** The offer that waits for its answer will not get one. */
+  #offerRefused = false;
+  #refusals = 0;
+  /** How often, since something was last connected, somebody else answered than the media server. */
+  #strangers = 0;
   /** @type {number | undefined} */
   #watchdog;
   /** @type {number | undefined} */
@@ -115,6 +132,7 @@ export class Relay {
    */
   want({ audio, video, fresh = false }) {
     this.#wanted = { audio: Math.max(audio, this.#wanted.audio), video: Math.max(video, this.#wanted.video) };
+    if (this.#strangers > 0 && this.#connection === null) return; // in time
     if (this.#connection === null || fresh) this.#open();
     else this.#offer();
   }
@@ -131,6 +149,7 @@ export class Relay {
       return;
     }
     if (connection !== this.#connection) return;
+    this.#refusals = 0;
     if (this.#state !== 'connected') this.#watch(CONNECT_MS);
     void this.#encoder?.apply();
     const tracks = new Map(connection.getTransceivers().map(({ mid, receiver }) => [mid, receiver.track]));
@@ -144,9 +163,19 @@ export class Relay {
 
   /** The server does not take our offer. @param {boolean} final another one would be refused as well */
   refuse(final) {
-    if (this.#connection === null) return;
-    this.#giveUp();
+    const connection = this.#connection;
+    if (connection === null || (this.#lived && connection.signalingState !== 'have-local-offer')) return;
+    if (this.#lived) this.#keep();
+    else this.#giveUp();
     if (final) this.#host.platform.clearTimeout(this.#retryTimer);
+  }
+
+  /** Who answers is not the media server that signalling named: said once, and tried again much later. */
+  distrust() {
+    if (this.#connection === null) return;
+    if (this.#strangers === 0) this.#host.onUntrusted();
+    this.#strangers += 1;
+    this.#giveUp(UNTRUSTED_MS[Math.min(this.#strangers, UNTRUSTED_MS.length) - 1]);
   }
 
   /** Which encodings of the camera are watched. @param {readonly Rid[]} rids */
@@ -188,7 +217,7 @@ export class Relay {
     this.#drop();
     this.#state = 'connecting';
     this.#wanted = { audio: 0, video: 0 };
-    this.#failures = 0;
+    this.#failures = this.#refusals = this.#strangers = 0;
     this.#sending = false;
     this.#limitBps = null;
     this.#rids = ['f'];
@@ -217,6 +246,7 @@ export class Relay {
     this.#own.audio = connection.addTransceiver(audio ?? 'audio', { direction: 'sendonly', streams });
     const sendEncodings = ENCODINGS.map((encoding) => ({ ...encoding, active: this.#rids.includes(encoding.rid) }));
     this.#own.video = connection.addTransceiver(video ?? 'video', { direction: 'sendonly', streams, sendEncodings });
+    for (const kind of KINDS) this.#nameCodecs(this.#own[kind], kind);
     this.#encoder = new Encoder(this.#own.video.sender, this.#host.log);
     void this.#encoder.encode(this.#rids);
     void this.#encoder.limit(this.#limitBps);
@@ -233,8 +263,19 @@ export class Relay {
     const wanted = { audio: Math.max(this.#wanted.audio, least), video: this.#wanted.video };
     for (let pair = 0; pair < Math.max(wanted.audio, wanted.video); pair++) {
       for (const kind of KINDS) {
-        if (pair >= present[kind] && pair < wanted[kind]) connection.addTransceiver(kind, { direction: 'recvonly' });
+        if (pair >= present[kind] && pair < wanted[kind]) this.#nameCodecs(connection.addTransceiver(kind, { direction: 'recvonly' }), kind);
       }
+    }
+  }
+
+  /** Only what the media server forwards, so that the offer stays small. @param {RTCRtpTransceiver | undefined} section @param {Kind} kind */
+  #nameCodecs(section, kind) {
+    const codecs = forwarded(kind, this.#host.platform.codecs(kind));
+    if (codecs.length === 0) return;
+    try {
+      section?.setCodecPreferences?.(codecs);
+    } catch (error) {
+      this.#host.log.info('codecs_refused', { error }); // the offer is larger than it need be
     }
   }
 
@@ -244,7 +285,7 @@ export class Relay {
     this.#connection = null;
     this.#own = {};
     this.#encoder = null;
-    this.#offerDue = this.#offering = false;
+    this.#offerDue = this.#offering = this.#offerRefused = this.#lived = false;
     this.#incoming = [];
     if (connection === null) return;
     connection.onconnectionstatechange = connection.oniceconnectionstatechange = null;
@@ -269,7 +310,7 @@ export class Relay {
     const connection = this.#connection;
     this.#offering = true;
     try {
-      while (this.#offerDue && connection !== null && connection === this.#connection && connection.signalingState === 'stable') {
+      while (this.#offerDue && connection !== null && connection === this.#connection && this.#mayOffer(connection)) {
         this.#offerDue = false;
         const first = connection.localDescription === null;
         const iceServers = await this.#host.freshIceServers(first ? FIRST_CREDENTIALS_MS : RESTART_CREDENTIALS_MS);
@@ -279,7 +320,9 @@ export class Relay {
         this.#efficient ??= this.#host.platform.efficientCodecs();
         await this.#efficient;
         await connection.setLocalDescription();
-        if (connection === this.#connection) await this.#resend();
+        if (connection !== this.#connection) return;
+        this.#offerRefused = false;
+        await this.#resend();
       }
     } catch (error) {
       this.#host.log.warning('relay_offer_failed', { error });
@@ -289,15 +332,38 @@ export class Relay {
     }
   }
 
+  /** @param {RTCPeerConnection} connection */
+  #mayOffer({ signalingState }) {
+    return signalingState === 'stable' || (signalingState === 'have-local-offer' && this.#offerRefused);
+  }
+
+  /** Our offer was refused, the connection goes on; another offer follows. */
+  #keep() {
+    const { platform } = this.#host;
+    const waitMs = REFUSED_MS[Math.min(this.#refusals, REFUSED_MS.length - 1)] ?? 0;
+    this.#host.log.info('relay_offer_refused', { waitMs });
+    this.#refusals += 1;
+    this.#offerRefused = true;
+    platform.clearTimeout(this.#retryTimer);
+    this.#retryTimer = platform.setTimeout(() => this.#offer(), waitMs * (0.5 + platform.random() / 2));
+  }
+
   /** Say the offer that waits for its answer, again if need be: twice does no harm. */
   async #resend() {
     const connection = this.#connection;
     const description = connection?.localDescription;
-    if (connection?.signalingState !== 'have-local-offer' || description?.type !== 'offer') return;
+    if (connection?.signalingState !== 'have-local-offer' || description?.type !== 'offer' || this.#offerRefused) return;
     const efficient = (await this.#efficient) ?? [];
     if (connection !== this.#connection) return;
     const { sdp } = description;
-    this.#host.send({ type: 'relayOffer', connection: this.#id, description: { type: 'offer', sdp }, ...(efficient.length > 0 && { efficient }) });
+    /** @type {RelayOffer} */
+    const message = { type: 'relayOffer', connection: this.#id, description: { type: 'offer', sdp }, ...(efficient.length > 0 && { efficient }) };
+    if (fits(JSON.stringify(message))) {
+      this.#host.send(message);
+    } else {
+      this.#host.log.warning('relay_offer_too_large', { sections: connection.getTransceivers().length });
+      this.refuse(false);
+    }
   }
 
   // -- getting through --------------------------------------------------------------------------------------------------
@@ -308,11 +374,14 @@ export class Relay {
     const { iceConnectionState: ice, connectionState } = connection;
     this.#host.log.debug('relay_state', { ice, connection: connectionState });
     if (connectionState === 'connected') {
-      this.#restarts = this.#failures = 0;
+      this.#restarts = this.#failures = this.#strangers = 0;
+      this.#lived = true;
       this.#host.platform.clearTimeout(this.#watchdog);
       this.#setState('connected');
     } else if (connectionState === 'failed' && (ice === 'connected' || ice === 'completed')) {
-      this.#giveUp(); // DTLS: the certificate is not the one that the server's answer named (RFC 8827 section 6.5)
+      // DTLS: the certificate is not the one that the server's answer named (RFC 8827 section 6.5).
+      if (this.#lived) this.#giveUp();
+      else this.distrust();
     } else if (ice === 'disconnected' || ice === 'failed') {
       if (this.#state === 'connected') this.#setState('interrupted');
       this.#host.suspectNetwork();
@@ -342,10 +411,9 @@ export class Relay {
     this.#offer();
   }
 
-  /** This connection will not do; another one follows. */
-  #giveUp() {
+  /** This connection will not do; another one follows. @param {number} [waitMs] */
+  #giveUp(waitMs = RETRY_MS[Math.min(this.#failures, RETRY_MS.length - 1)] ?? 0) {
     const { platform } = this.#host;
-    const waitMs = RETRY_MS[Math.min(this.#failures, RETRY_MS.length - 1)] ?? 0;
     this.#failures += 1;
     this.#drop();
     this.#setState('failed');

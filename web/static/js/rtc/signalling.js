@@ -31,6 +31,12 @@ const PING_SLACK_MS = 500;
 const RETRY_REFUSAL_MS = 3000;
 const TOO_MUCH = new Set(['rate_limited', 'too_many_connections']);
 
+/** `MAX_MESSAGE_BYTES` in server/signalling/messages.py: the server closes the socket on anything larger. */
+const MAX_MESSAGE_BYTES = 65_536;
+/** When it did so, or something on the way did: the same message may be said again by whoever wanted it said. */
+const CLOSED_TOO_LARGE = 1009;
+const TOO_LARGE_WAITS_MS = [0, 2000, 5000, 15_000, 60_000];
+
 /** Close codes after which the same secret is not tried again, when the `refused` before them was lost. See PROTOCOL.md. */
 const TERMINAL_CLOSE_CODES = new Map([
   [4400, 'bad_message'],
@@ -71,6 +77,8 @@ export class Signalling {
   /** The server said when to come back; also says that the network was fine. */
   #comeBackAt = -Infinity;
   #serverWentAway = false;
+  /** Messages that closed the socket. */
+  #tooLarge = 0;
   #pingIntervalMs = DEFAULT_PING_INTERVAL_MS;
   #deadAfterMs = DEFAULT_DEAD_AFTER_MS;
   /** @type {number | undefined} */
@@ -121,7 +129,12 @@ export class Signalling {
    */
   send(message) {
     if (this.#live?.readyState !== OPEN) return false;
-    this.#live.send(JSON.stringify(message));
+    const text = JSON.stringify(message);
+    if (!fits(text)) {
+      this.#log.warning('message_too_large', { message: message.type });
+      return false;
+    }
+    this.#live.send(text);
     return true;
   }
 
@@ -238,6 +251,10 @@ export class Signalling {
   #onClose(socket, code) {
     if (socket !== this.#live && socket !== this.#attempt) return;
     this.#log.info('socket_closed', { code });
+    if (code === CLOSED_TOO_LARGE) {
+      const waitMs = TOO_LARGE_WAITS_MS[Math.min(this.#tooLarge++, TOO_LARGE_WAITS_MS.length - 1)] ?? 0;
+      this.#comeBackAt = this.#platform.now() + waitMs;
+    }
     if (socket === this.#live) this.#dropLive();
     else this.#dropAttempt();
     const refusal = TERMINAL_CLOSE_CODES.get(code);
@@ -285,6 +302,15 @@ export class Signalling {
     discard(socket);
     this.#onOnline(false, false);
   }
+}
+
+/**
+ * Whether the server takes a message of this size.
+ *
+ * @param {string} text
+ */
+export function fits(text) {
+  return text.length * 3 <= MAX_MESSAGE_BYTES || new TextEncoder().encode(text).length <= MAX_MESSAGE_BYTES;
 }
 
 /** `WebSocket.OPEN`, which a stand-in need not have. */
