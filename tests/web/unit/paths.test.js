@@ -549,6 +549,25 @@ describe('a direct connection', () => {
     assert.ok(said('pathReport').length - before >= 3);
   });
 
+  test('that never comes about is reported from the beginning, every second: the server has the patience', async () => {
+    await join();
+    await want();
+    await answer();
+    await pass(4100);
+    const reports = said('pathReport');
+    assert.ok(reports.length >= 4, String(reports.length));
+    assert.ok(reports.every(({ alive, to }) => !alive && to === 'p'));
+    await connectDirect();
+    await pass(500);
+    assert.equal(said('pathReport').at(-1).alive, true);
+  });
+
+  test('to somebody whom the server does not hear is not called dead before it was there', async () => {
+    await join({ peers: [{ ...PEER, connection: 'reconnecting' }] });
+    await pass(5000);
+    assert.deepEqual(said('pathReport'), []);
+  });
+
   test('is dead when ICE says so', async () => {
     direct.setState('disconnected', 'disconnected');
     await pass(500);

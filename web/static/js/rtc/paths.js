@@ -472,7 +472,8 @@ export class Paths {
   /** Whether what should come directly does come; null when nothing can be said yet. @param {Peer} peer @param {number} now */
   #isAlive(peer, now) {
     const { direct } = peer;
-    if (direct === 'none' || direct === 'connecting') return null;
+    if (direct === 'none') return null;
+    if (direct === 'connecting') return peer.connection === 'online' ? false : null; // the server has the patience (server/signalling/links.py)
     if (direct !== 'connected') return false;
     const expects = this.#path === 'direct' && peer.connection === 'online' && (peer.microphone === 'on' || peer.camera === 'on');
     if (now < this.#judgeFrom) return true;

@@ -10,6 +10,8 @@ import { readReport } from './stats.js';
 /** @import { Counters } from './stats.js' */
 
 const PERIOD_MS = 2000;
+/** Before it was ever alive: the server waits three seconds from the first word, and counts them when it hears another. */
+const BEGINNING_PERIOD_MS = 1000;
 
 /** Checks are sent every 2.5 s (libwebrtc) to 5 s (RFC 7675); two of them may get lost. */
 const ANSWER_WITHIN_MS = 11_000;
@@ -19,7 +21,7 @@ const ANSWER_WITHIN_MS = 11_000;
 export class PathReports {
   /** @type {WeakMap<RTCPeerConnection, Facts>} */
   #facts = new WeakMap();
-  /** What was said of each peer. @type {Map<string, {alive: boolean, at: number}>} */
+  /** What was said of each peer. @type {Map<string, {alive: boolean, at: number, lived: boolean}>} */
   #said = new Map();
 
   /** @param {RTCPeerConnection} connection @param {RTCStatsReport} report @param {number} now */
@@ -63,8 +65,9 @@ export class PathReports {
    */
   due(to, connection, relay, alive, now) {
     const said = this.#said.get(to);
-    if (said !== undefined && said.alive === alive && now - said.at < PERIOD_MS) return null;
-    this.#said.set(to, { alive, at: now });
+    const lived = alive || (said?.lived ?? false);
+    if (said !== undefined && said.alive === alive && now - said.at < (lived ? PERIOD_MS : BEGINNING_PERIOD_MS)) return null;
+    this.#said.set(to, { alive, at: now, lived });
     const facts = connection ? this.#facts.get(connection) : undefined;
     const rttMs = this.#rttMs(connection);
     const relayRttMs = this.#rttMs(relay);
