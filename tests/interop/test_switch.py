@@ -23,7 +23,7 @@ PICTURE_GAP_MS = 300
 SOUND_GAP_MS = 100
 KEPT = 0.8
 DEATH_S = 3.0
-TIMES = 3
+TIMES = 2
 MEDIA_PORTS = "10000:10007"
 """Of the deployment: its default port, and one per worker."""
 
