@@ -6,6 +6,7 @@ Driven by: sfu.py, every `TICK_S`. Sans-IO. Costs a look at the relay's table of
 from __future__ import annotations
 
 from server.media.fastpath.relay import Relay
+from server.media.guard import Guard
 from server.media.peer import Peer
 from server.media.router import Router
 from server.media.sourcewatch import SourceWatch
@@ -24,13 +25,16 @@ class Clockwork:
 
     Args:
         relay: Where they are.
+        guard: Around what is done for each.
     """
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, guard: Guard) -> None:
         self.encodings: dict[int, tuple[Peer, UpEncoding]] = {}
         self.watch = SourceWatch(relay.sources_view)
         self._relay = relay
+        self._guard = guard
         self._ticks = 0
+        self._heard: set[Router] = set()
 
     def add(self, peer: Peer, encoding: UpEncoding) -> None:
         """Look after an encoding."""
@@ -51,12 +55,14 @@ class Clockwork:
         changes = self.watch.look(now)
         for slot in changes.lossy:
             peer, encoding = self.encodings[slot]
-            encoding.repair(now, peer.round_trip_s)
+            with self._guard:
+                encoding.repair(now, peer.round_trip_s)
         changed = self._flap(changes.flapped, now)
         for slots, is_live in ((changes.live, True), (changes.silent, False)):
             for slot in slots:
                 peer, encoding = self.encodings[slot]
-                peer.router.live(encoding, is_live)
+                with self._guard:
+                    peer.router.live(encoding, is_live)
                 changed.add(peer.router)
         if self._ticks % SPEAKERS_EVERY == 0:
             changed |= self._listen(now)
@@ -70,15 +76,19 @@ class Clockwork:
             encoding.fresh = self.watch.is_fresh(slot)
             flapped[encoding.track] = peer.router
         for up, router in flapped.items():
-            router.flapped(up, now)
+            with self._guard:
+                router.flapped(up, now)
         return set(flapped.values())
 
     def _listen(self, now: float) -> set[Router]:
+        """Let rooms know who speaks; one that falls silent is told so too, or a cough would go on till the next."""
         heard: set[Router] = set()
         for slot, loudness in self.watch.loud():
             peer, encoding = self.encodings[slot]
             peer.router.hear(encoding.track, loudness)
             heard.add(peer.router)
-        for router in heard:
-            router.listen(now)
-        return heard
+        listening, self._heard = heard | self._heard, heard
+        for router in listening:
+            with self._guard:
+                router.listen(now)
+        return listening

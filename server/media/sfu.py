@@ -28,7 +28,8 @@ from server.media.clockwork import TICK_S, Clockwork
 from server.media.dtls import Certificate
 from server.media.events import MediaEvent
 from server.media.fastpath.demux import Kind, classify
-from server.media.fastpath.relay import Codec, Event, EventKind, Relay
+from server.media.fastpath.relay import Event, EventKind, Relay
+from server.media.guard import Guard
 from server.media.ice import local_ufrag
 from server.media.parameters import (
     DtlsParameters,
@@ -41,6 +42,7 @@ from server.media.parameters import (
 )
 from server.media.peer import REPORT_EVERY_S, Peer, require
 from server.media.router import Router
+from server.media.tally import Tally
 from server.media.transport import RtcpReceived, Transport
 from server.media.uptrack import UpTrack
 
@@ -49,8 +51,8 @@ MAX_TRANSPORTS_OF_ROOM = 64
 _RTCP = int(EventKind.RTCP)
 _RTPFB = 205
 """RTCP's type of NACK, which the relay has answered, and of transport feedback (RFC 4585 section 6.1)."""
-_TRAFFIC = ("received_packets", "received_bytes", "sent_packets", "sent_bytes")
-_REPAIRS = ("lost_packets", "recovered_packets", "nacked_packets", "retransmitted_packets")
+_AFTER_FAILURE_S = 1.0
+"""Until a peer is looked at again whose timer has failed."""
 
 
 class SfuDrop(StrEnum):
@@ -95,7 +97,9 @@ class Sfu:
         self._candidates = tuple(candidates)
         self._random = random
         self._secret = random(16)
-        self._traffic: Counter[str] = Counter()
+        self.guard = Guard()
+        """Holds the defects of one peer, stream or room apart from the others."""
+        self._tally = Tally(relay)
         self._closed_drops: Counter[str] = Counter()
         self._max_transports_of_room = max_transports_of_room
         self._rooms: dict[str, Router] = {}
@@ -103,7 +107,7 @@ class Sfu:
         self._by_slot: dict[int, Peer] = {}
         self._by_ufrag: dict[str, Peer] = {}
         self._forwards: dict[int, tuple[Router, str, str]] = {}
-        self._clockwork = Clockwork(relay)
+        self._clockwork = Clockwork(relay, self.guard)
         self._busy: set[Router] = set()
         self._outgoing: list[tuple[bytes, Endpoint]] = []
         self._events: deque[MediaEvent] = deque()
@@ -165,12 +169,11 @@ class Sfu:
             for up in peer.ups.values():
                 self._forget(up)
             for down in peer.downs.values():
-                self._count_forwards([down.forward], self._traffic)
+                self._tally.forward_goes(down.forward)
                 del self._forwards[down.forward]
             peer.leave(now)
             self._closed_drops += peer.transport.all_drops()
-            row = self._relay.transports_view[peer.transport.slot]
-            self._traffic.update({name: int(row[name]) for name in _TRAFFIC})
+            self._tally.transport_goes(peer.transport.slot)
             self._settle(router, now)
         finally:  # whatever else is wrong: who is sent away neither sends nor receives
             peer.transport.close(now)
@@ -311,51 +314,21 @@ class Sfu:
             "sources": len(self._clockwork.encodings),
             "forwards": len(self._forwards),
         }
-        view = self._relay.transports_view
-        counts |= {name: int(view[name].sum()) + self._traffic[name] for name in _TRAFFIC}
-        repairs = Counter(self._traffic)
-        self._count_forwards(list(self._forwards), repairs)
-        self._count_sources(list(self._clockwork.encodings), repairs)
-        return counts | {name: repairs[name] for name in _REPAIRS}
+        return counts | self._tally.totals(self._clockwork.encodings, self._forwards)
 
     def all_drops(self) -> Counter[str]:
         """Count what came to nothing here, in transports, ICE and DTLS, by reason; closed transports included."""
         drops = self._closed_drops + Counter({str(reason): number for reason, number in self.drops.items()})
+        drops["failed"] += self.guard.failures
         for peer in self._peers.values():
             drops += peer.transport.all_drops()
         return drops
 
     def receive_relay_events(self, events: Iterable[Event], now: float) -> None:
-        """Take what `Relay.take_events` gave."""
-        for kind, index, address, data, at in events:
-            if kind == _RTCP:
-                # Nine of ten are one packet of transport feedback, which nobody reads here.
-                if data[1] == _RTPFB and len(data) == 4 + 4 * int.from_bytes(data[2:4]):
-                    continue
-                peer = self._by_slot.get(index)
-                if peer is not None:
-                    peer.transport.receive_rtcp(data, at)
-                    while (event := peer.transport.next_event()) is not None:
-                        self._on_event(peer, event, at, now)
-            elif kind == EventKind.STUN:
-                self._receive_stun(data, Endpoint(*address), now)  # type: ignore[arg-type]  # its kind is a str there
-            elif kind == EventKind.KEYFRAME_WANTED:
-                self._on_keyframe_wanted(int.from_bytes(data), now)
-            elif kind == EventKind.SWITCHED:
-                self._on_switched(index, int.from_bytes(data), now)
-            elif kind == EventKind.BOUND:
-                self._on_bound(index, int.from_bytes(data), now)
-            elif kind == EventKind.UNKNOWN_SSRC:
-                self._on_unknown_ssrc(index, data, now)
-            elif (peer := self._by_slot.get(index)) is None:
-                self.drops[SfuDrop.UNKNOWN_TRANSPORT] += 1
-            else:
-                endpoint = Endpoint(*address)  # type: ignore[arg-type]  # as above
-                if kind == EventKind.DTLS:
-                    peer.transport.receive_datagram(data, endpoint, now)
-                elif kind == EventKind.DISCONNECTED:
-                    peer.transport.disconnected(endpoint, now)
-                self._after(peer, now)
+        """Take what `Relay.take_events` gave. Nothing is ever raised: the next event may be another room's."""
+        for event in events:
+            with self.guard:
+                self._receive_relay_event(event, now)
 
     def receive_datagram(self, data: bytes, addr: Endpoint, now: float) -> None:
         """Take one STUN or DTLS datagram from anywhere, as in tests without a relay around. Nothing is ever raised."""
@@ -390,20 +363,61 @@ class Sfu:
             if peer.closed or at != peer.due:
                 continue
             peer.due = float("inf")
-            peer.transport.handle_timer(now)
-            if now >= peer.report_at:
-                peer.report(now)
-                # Spread, so that reports of many peers do not fall into step (RFC 3550 section 6.3.1).
-                peer.report_at = now + REPORT_EVERY_S * (0.5 + self._random(1)[0] / 255)
-            self._after(peer, now)
+            failures = self.guard.failures
+            with self.guard:
+                self._on_peers_timer(peer, now)
+            if self.guard.failures > failures:
+                self._come_back(peer, now + _AFTER_FAILURE_S)
         if self._tick_at is not None and now >= self._tick_at:
-            busy, self._busy = self._busy | self._clockwork.tick(now), set()
-            for router in busy:
-                router.handle_timer(now)
-                self._settle(router, now)
             self._tick_at = now + TICK_S if self._clockwork.encodings else None
+            busy, self._busy = self._busy, set()
+            with self.guard:
+                busy |= self._clockwork.tick(now)
+            for router in busy:
+                with self.guard:
+                    router.handle_timer(now)
+                    self._settle(router, now)
+
+    def _on_peers_timer(self, peer: Peer, now: float) -> None:
+        peer.transport.handle_timer(now)
+        if now >= peer.report_at:
+            # Spread, so that reports of many peers do not fall into step (RFC 3550 section 6.3.1).
+            peer.report_at = now + REPORT_EVERY_S * (0.5 + self._random(1)[0] / 255)
+            peer.report(now)
+        self._after(peer, now)
 
     # What comes up from the relay.
+
+    def _receive_relay_event(self, event: Event, now: float) -> None:
+        kind, index, address, data, at = event
+        if kind == _RTCP:
+            # Nine of ten are one packet of transport feedback, which nobody reads here.
+            if data[1] == _RTPFB and len(data) == 4 + 4 * int.from_bytes(data[2:4]):
+                return
+            peer = self._by_slot.get(index)
+            if peer is not None:
+                peer.transport.receive_rtcp(data, at)
+                while (told := peer.transport.next_event()) is not None:
+                    self._on_event(peer, told, at, now)
+        elif kind == EventKind.STUN:
+            self._receive_stun(data, Endpoint(*address), now)  # type: ignore[arg-type]  # its kind is a str there
+        elif kind == EventKind.KEYFRAME_WANTED:
+            self._on_keyframe_wanted(int.from_bytes(data), now)
+        elif kind == EventKind.SWITCHED:
+            self._on_switched(index, int.from_bytes(data), now)
+        elif kind == EventKind.BOUND:
+            self._on_bound(index, int.from_bytes(data), now)
+        elif kind == EventKind.UNKNOWN_SSRC:
+            self._on_unknown_ssrc(index, data, now)
+        elif (peer := self._by_slot.get(index)) is None:
+            self.drops[SfuDrop.UNKNOWN_TRANSPORT] += 1
+        else:
+            endpoint = Endpoint(*address)  # type: ignore[arg-type]  # as above
+            if kind == EventKind.DTLS:
+                peer.transport.receive_datagram(data, endpoint, now)
+            elif kind == EventKind.DISCONNECTED:
+                peer.transport.disconnected(endpoint, now)
+            self._after(peer, now)
 
     def _receive_stun(self, data: bytes, addr: Endpoint, now: float) -> None:
         peer = self._by_ufrag.get(local_ufrag(data) or "")
@@ -483,30 +497,22 @@ class Sfu:
         timer = peer.transport.get_timer()
         at = peer.report_at if timer is None else min(timer, peer.report_at)
         if at < peer.due:
-            peer.due = at
-            heappush(self._heap, (at, next(self._numbers), peer))
+            self._come_back(peer, at)
+
+    def _come_back(self, peer: Peer, at: float) -> None:
+        peer.due = at
+        heappush(self._heap, (at, next(self._numbers), peer))
 
     def _unsubscribe(self, peer: Peer, mid: str, now: float) -> None:
         down = peer.downs[mid]
-        self._count_forwards([down.forward], self._traffic)
+        self._tally.forward_goes(down.forward)
         del self._forwards[down.forward]
         peer.unsubscribe(down, now)
 
     def _forget(self, up: UpTrack) -> None:
-        self._count_sources([encoding.slot for encoding in up.encodings], self._traffic)
+        self._tally.sources_go([encoding.slot for encoding in up.encodings])
         for encoding in up.encodings:
             self._clockwork.remove(encoding.slot, encoding)
-
-    def _count_forwards(self, slots: list[int], into: Counter[str]) -> None:
-        rows = self._relay.forwards_view[slots]
-        into.update(nacked_packets=int(rows["nacked"].sum()), retransmitted_packets=int(rows["retransmitted"].sum()))
-
-    def _count_sources(self, slots: list[int], into: Counter[str]) -> None:
-        """Pictures only: nobody asks for sound again."""
-        rows = self._relay.sources_view[slots]
-        rows = rows[(rows["used"] == 1) & (rows["codec"] != Codec.OPUS)]
-        lost = int(rows["lost"].clip(min=0).sum())
-        into.update(lost_packets=lost, recovered_packets=int(rows["recovered"].sum()))
 
     def _name(self, peer: Peer) -> None:
         """Find it by its ufrags: of the latest credentials and of those before."""

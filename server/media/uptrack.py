@@ -197,10 +197,13 @@ class UpEncoding:
         return first
 
     def report(self, now: float) -> ReportBlock | None:
-        """Return how it arrives; None before its first packet. Each call begins a new interval."""
+        """Return how it arrives; None before its first packet, also of a new SSRC that we have not been told of yet.
+
+        Each call begins a new interval.
+        """
         row = self.track.relay.sources_view[self.slot]
         received = int(row["packets"])
-        if self.ssrc is None or not received:
+        if self.ssrc is None or int(row["ssrc"]) != self.ssrc or not received:
             return None
         highest = int(row["highest_ext_seq"])
         lost = int(row["lost"])
@@ -208,7 +211,7 @@ class UpEncoding:
         expected_before, received_before = self._reported
         self._reported = (expected, received)
         due, got = expected - expected_before, received - received_before
-        fraction = min((due - got) * 256 // due, 255) if due > got else 0
+        fraction = min((due - got) * 256 // due, 255) if due > max(got, 0) else 0
         last_sr, delay = 0, 0
         if self.clock is not None:
             last_sr = self.clock.ntp >> 16 & 0xFFFFFFFF

@@ -16,8 +16,8 @@ import errno
 import ipaddress
 import os
 import socket
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -29,13 +29,17 @@ from server.config import MediaConfig
 from server.errors import ConfigError
 from server.media.dtls import Certificate, Certificates
 from server.media.events import MediaEvent
-from server.media.fastpath.relay import DropReason, Relay
+from server.media.fastpath.relay import DropReason, Event, Relay
 from server.media.fastpath.socketloop import LoopCount, SocketLoop
 from server.media.parameters import Endpoint
 from server.media.sfu import Sfu
 
 BATCH_S = 0.005
 """Between two looks at the relay's events while there are any; a report or a keyframe request loses nothing by it."""
+LOOK_S = 0.005
+"""Of one turn of the event loop, which all workers and all signalling share; events that are left wait for the next."""
+LOG_EVERY_S = 1.0
+"""Of our own defects, which a peer may know how to meet again and again; the metric counts all of them."""
 BUFFER_BYTES = 8 << 20
 """Of each UDP socket, each way, as far as the system lets us: 30 ms of 2 Gbit/s, longer than a scheduler's slice."""
 _FORCE_RECEIVE, _FORCE_SEND = 33, 32
@@ -110,11 +114,11 @@ class MediaPlane:
                 sockets = Sockets.open(hosts, config.port + number if config.port else 0, config.tcp, bool(config.bind))
                 announced = config.addresses or _addresses(hosts, self._loopback)
                 self._workers.append(MediaWorker(sockets, sockets.candidates(announced), certificate, self._tell))
+            for worker in self._workers:
+                worker.start()
         except BaseException:
             await self.stop()
             raise
-        for worker in self._workers:
-            worker.start()
 
     async def stop(self) -> None:
         """Say goodbye to every peer, stop the threads, close the sockets."""
@@ -174,6 +178,9 @@ class MediaWorker:
         self.relay = Relay()
         self.sfu = Sfu(self.relay, certificate, candidates)
         self.sfu.wake = self._wake
+        self.sfu.guard.tell = self._on_defect
+        self._logged_at = float("-inf")
+        self._pending: deque[Event] = deque()
         self._sockets = sockets
         self._on_event = on_event
         self._loop = SocketLoop(self.relay, sockets.udp_fds, sockets.tcp_fds)
@@ -227,14 +234,28 @@ class MediaWorker:
     def _look(self) -> None:
         with suppress(BlockingIOError):
             os.read(self._loop.events_fd, 8)
-        events = self.relay.take_events()
-        if events:
-            self._batch = self._asyncio.call_later(BATCH_S, self._look)
-            self.sfu.receive_relay_events(events, clock.now())
-            self._drain()
-        else:
+        self._pending.extend(self.relay.take_events())
+        self._work()
+
+    def _work(self) -> None:
+        """Deal with events for a while; the others have their turn before the rest."""
+        if not self._pending:
             self._batch = None
             self._asyncio.add_reader(self._loop.events_fd, self._on_readable)
+            return
+        now = clock.now()
+        self.sfu.receive_relay_events(self._until(now + LOOK_S), now)
+        if self._pending:
+            self._batch = self._asyncio.call_later(0, self._work)
+        else:
+            self._batch = self._asyncio.call_later(BATCH_S, self._look)
+        self._drain()
+
+    def _until(self, deadline: float) -> Iterator[Event]:
+        while self._pending:
+            yield self._pending.popleft()
+            if clock.now() >= deadline:
+                return
 
     def _wake(self) -> None:
         if not self._woken:
@@ -249,6 +270,12 @@ class MediaWorker:
         self._timer, self._timer_at = None, float("inf")
         self.sfu.handle_timer(clock.now())
         self._drain()
+
+    def _on_defect(self, error: Exception) -> None:
+        now = clock.now()
+        if now >= self._logged_at + LOG_EVERY_S:
+            self._logged_at = now
+            _log.error("media.failed", failures=self.sfu.guard.failures, exc_info=error)
 
     def _drain(self) -> None:
         """Events, datagrams, timer."""

@@ -2,9 +2,13 @@
 
 import pytest
 
+from server.media.events import TransportFailed, TransportInterrupted
+from server.media.fastpath.relay import Address
+from server.media.rtp.rtcp import MAX_PACKETS, Nack, PictureLossIndication, ReceiverReport
 from server.media.sfu import Sfu
 from tests.relayed import Rtp, vp8
 from tests.sfupeers import MID, Member, World, audio, video
+from tests.transportpeers import check
 
 
 @pytest.fixture
@@ -90,3 +94,111 @@ def test_whatever_is_wrong_with_its_tracks_who_is_sent_away_is_gone(world, monke
     assert not hears(ada, ben, 0xA0)
     world.sfu.close_transport("ada", world.now)
     Member(world, "ada")
+
+
+class TestADefectOfOurs:
+    """What should not be raised and is costs its own event or peer, and nothing else."""
+
+    def test_in_one_event_leaves_the_others(self, world, monkeypatch):
+        ada, ben = Member(world, "ada"), Member(world, "ben")
+        told: list[Exception] = []
+        world.sfu.guard.tell = told.append
+        broken = world.sfu._peers["ada"].transport
+        monkeypatch.setattr(broken, "receive_datagram", lambda *args: 1 / 0)
+        checks = [(member.address, check(member.local.ice, member.ice, nominate=True)) for member in (ada, ben)]
+        world.deliver(checks)
+        assert ada.take() == []
+        assert len(ben.take()) == 1
+        assert [type(error) for error in told] == [ZeroDivisionError]
+        assert world.sfu.all_drops()["failed"] == 1
+
+    def test_in_one_peers_timer_leaves_the_others_and_is_tried_again(self, world, monkeypatch):
+        ada, ben = Member(world, "ada"), Member(world, "ben")
+        ben.publish(video())
+        ben.send_video(0xB0, key=True)
+        monkeypatch.setattr(world.sfu._peers["ada"], "report", lambda now: 1 / 0)
+        ben.take()
+        world.advance(10.0)
+        assert len(ben.rtcp(ReceiverReport)) >= 5
+        assert 5 <= world.sfu.guard.failures <= 20
+        world.advance(35.0)
+        assert {event.transport for event in world.take(TransportFailed)} == {"ada", "ben"}
+        assert ada.world.sfu.transports == 2
+
+    def test_in_one_streams_repair_leaves_the_others(self, world, monkeypatch):
+        ada, ben = Member(world, "ada"), Member(world, "ben")
+        for member in (ada, ben):
+            member.publish(video())
+            for seq in (1, 2, 5):
+                member.send_video(0xA0 if member is ada else 0xB0, key=seq == 1, seq=seq)
+        (encoding,) = world.sfu._peers["ada"].ups["v"].encodings
+        monkeypatch.setattr(encoding, "repair", lambda *args: 1 / 0)
+        world.advance(0.3)
+        assert ada.rtcp(Nack) == []
+        assert ben.rtcp(Nack)
+        assert world.sfu.guard.failures
+
+    def test_in_one_room_leaves_the_others(self, world, monkeypatch):
+        for room in ("one", "another"):
+            member = Member(world, room, room)
+            member.publish(video())
+            member.send_video(0xA0, key=True)
+            world.sfu._busy.add(world.sfu._rooms[room])
+        asked: list[str] = []
+        monkeypatch.setattr(world.sfu._rooms["one"], "handle_timer", lambda now: 1 / 0)
+        monkeypatch.setattr(world.sfu._rooms["another"], "handle_timer", lambda now: asked.append("another"))
+        world.advance(0.1)
+        assert asked == ["another"]
+
+
+def starts_again_with_a_gap(world: World) -> Member:
+    """A stream begins again under another SSRC, with a loss, and its report is due before anybody has been told."""
+    eve = Member(world, "eve")
+    eve.publish(video())
+
+    def packet(ssrc: int, seq: int) -> tuple[Address, bytes]:
+        rtp = Rtp(ssrc, seq, vp8(seq & 0x7FFF, key=True), 0, 96, True, {MID: b"v"})
+        return eve.address, eve._protect.protect(bytes(rtp))
+
+    world.deliver(packet(0xA0, 1000 + number) for number in range(100))
+    world.advance(2.0)
+    world.deliver(packet(0xA0, 1100 + number) for number in range(200))
+    due = world.sfu._peers["eve"].report_at
+    world.advance(due - world.now - 0.0001)
+    world.relay.process([packet(0xA1, 5000), packet(0xA1, 5011)], world.now)
+    world.now = due
+    world.sfu.handle_timer(world.now)
+    return eve
+
+
+class TestAReportBetweenTwoStreams:
+    def test_tells_of_no_stream_that_is_not_known_yet(self, world):
+        eve = starts_again_with_a_gap(world)
+        eve.take()
+        world.deliver()
+        world.advance(2.0)
+        blocks = [block for report in eve.rtcp(ReceiverReport) for block in report.reports]
+        assert {block.ssrc for block in blocks} == {0xA1}
+        assert max(block.fraction_lost for block in blocks) == 10 * 256 // 12
+        assert world.sfu.guard.failures == 0
+
+    def test_is_not_the_peers_last_timer(self, world):
+        starts_again_with_a_gap(world)
+        world.take()
+        world.advance(40.0)
+        kinds = [type(event) for event in world.take(TransportInterrupted, TransportFailed)]
+        assert kinds == [TransportInterrupted, TransportFailed]
+
+
+def test_a_compound_of_too_many_packets_is_not_read(world):
+    ada, ben = Member(world, "ada"), Member(world, "ben")
+    parameters = ben.subscribe(video("x"), ada.publish(video()))
+    ada.send_video(0xA0, key=True)
+    world.advance(1.0)
+    ada.take()
+    wanted = PictureLossIndication(1, parameters.ssrc)
+    ben.send_rtcp(*[wanted] * (MAX_PACKETS + 1))
+    assert ada.rtcp(PictureLossIndication) == []
+    assert world.sfu.all_drops()["bad_rtcp"] == 1
+    ben.send_rtcp(*[wanted] * MAX_PACKETS)
+    assert len(ada.rtcp(PictureLossIndication)) == 1

@@ -9,12 +9,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from server import clock
 from server.config import MediaConfig
 from server.errors import ConfigError
 from server.media.events import MediaEvent, TransportConnected, TransportFailed
+from server.media.fastpath.relay import Event
 from server.media.parameters import Endpoint, IceParameters
 from server.media.sfu import Sfu
-from server.media.worker import MediaPlane
+from server.media.worker import LOOK_S, MediaPlane, MediaWorker
+from tests.relayed import BINDING_REQUEST
 from tests.sfupeers import EXTENSIONS, audio, video
 from tests.transportpeers import DtlsPeer, check
 
@@ -145,6 +148,46 @@ async def test_a_taken_port_is_said_with_what_to_do(kind):
 async def test_addresses_that_cannot_be(bind, message):
     with pytest.raises(ConfigError, match=message):
         await MediaPlane(MediaConfig(bind=bind, port=0, workers=1)).start()
+
+
+async def test_what_has_started_is_stopped_when_the_next_does_not_start(monkeypatch):
+    start, started = MediaWorker.start, []
+
+    def only_once(worker: MediaWorker) -> None:
+        if started:
+            raise OSError("no more threads")
+        started.append(worker)
+        start(worker)
+
+    monkeypatch.setattr(MediaWorker, "start", only_once)
+    threads = threading.active_count()
+    plane = MediaPlane(MediaConfig(bind=("127.0.0.1",), port=0, workers=2))
+    with pytest.raises(OSError, match="no more threads"):
+        await plane.start()
+    assert threading.active_count() == threads
+    assert plane.statistics().workers == 0
+
+
+async def test_many_events_let_the_others_have_their_turn(monkeypatch):
+    """Each event takes as long as a whole look may take: the event loop turns once for each."""
+    async with running() as plane:
+        (worker,) = plane._workers
+        now, turns, seen = [clock.now()], 0, []
+
+        def receive(event: Event, at: float) -> None:
+            seen.append(turns)
+            now[0] += LOOK_S
+
+        monkeypatch.setattr("server.media.worker.clock.now", lambda: now[0])
+        monkeypatch.setattr(worker.sfu, "_receive_relay_event", receive)
+        worker.relay.process([(("192.0.2.1", port, "udp"), BINDING_REQUEST) for port in range(1, 6)], now[0])
+        worker._asyncio.remove_reader(worker._loop.events_fd)
+        worker._look()
+        while worker._pending:
+            turns += 1
+            await asyncio.sleep(0)
+        assert seen == sorted(set(seen))
+        assert len(seen) == 5
 
 
 async def test_candidates_are_what_is_announced_or_what_is_there():

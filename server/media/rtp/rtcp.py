@@ -31,6 +31,9 @@ from server.media.rtp.twcc import TransportFeedback, parse_feedback, serialize_f
 
 SDES_CNAME = 1
 
+MAX_PACKETS = 32
+"""Of one compound: more than any browser puts together, and far less than fits, each of which costs more than it is
+long."""
 _REPORT_BYTES = 24
 _REMB = b"REMB"
 
@@ -184,13 +187,16 @@ def parse_compound(data: bytes, skip: Collection[tuple[int, int]] = ()) -> list[
         skip: Types, with the format for those of RFC 4585 and otherwise 0, that are left out unread.
 
     Raises:
-        RtcpParseError: It is empty, or one of its packets is truncated or contradicts itself.
+        RtcpParseError: It is empty, one of its packets is truncated or contradicts itself, or there are too many.
     """
     if not data:
         raise RtcpParseError("compound is empty")
     packets: list[RtcpPacket] = []
-    at = 0
+    at = number = 0
     while at < len(data):
+        number += 1
+        if number > MAX_PACKETS:
+            raise RtcpParseError("too many packets")
         if at + 4 > len(data):
             raise RtcpParseError("header is truncated")
         first, kind, words = unpack_from("!BBH", data, at)
