@@ -1,4 +1,7 @@
-"""The relay in memory: sources whose SSRC nobody knows before their first packet."""
+"""The relay in memory: sources whose SSRC nobody knows before their first packet, and how many SSRCs a peer may have."""
+
+import random
+import struct
 
 import pytest
 
@@ -161,6 +164,91 @@ def test_a_peer_that_begins_anew_without_end_is_stopped(relay):
         pair.send(packet(0x5000 + number, 1))
     assert len(bound(relay)) == 65, "one, and 64 left behind"
     assert dropped(relay) == {DropReason.UNKNOWN_SSRC: 435}
+
+
+# --- How many ---------------------------------------------------------------------------------------------------------
+
+
+def decrypted(peer: Peer) -> int:
+    return int(peer.relay.transports_view["received_packets"][peer.transport])
+
+
+def report(ssrc: int) -> bytes:
+    return struct.pack("!BBHI", 0x80, 201, 1, ssrc)
+
+
+def test_who_only_reports_is_one_of_64(relay):
+    pair = expecting(relay)
+    for ssrc in (*range(0x5000, 0x5100), *range(0x5000, 0x5100)):
+        relay.process([(pair.ada.address, pair.ada.protect_rtcp(report(ssrc)))], 1.0)
+    assert decrypted(pair.ada) == 2 * 64
+    assert dropped(relay)[DropReason.UNKNOWN_SSRC] == 2 * (256 - 64)
+    # Whoever sends media has a place of their own.
+    assert len(pair.send(packet(0xA0, 1))) == 1
+    relay.process([(pair.ada.address, pair.ada.protect_rtcp(report(0xA0)))], 1.0)
+    assert decrypted(pair.ada) == 2 * 64 + 2
+
+
+def test_the_ssrcs_of_sources_that_were_removed_count(relay):
+    ada = Peer(relay)
+    for ssrc in range(0x5000, 0x5000 + 64, 2):
+        relay.remove_source(relay.add_source(ada.transport, ssrc, Codec.VP8, 96, 90_000, ssrc + 1, 97))
+    with pytest.raises(InvalidStateError):
+        relay.add_source(ada.transport, 0x6000, Codec.VP8, 96, 90_000)
+    ada.send(Rtp(0x6000, 1, vp8()))
+    assert decrypted(ada) == 0
+    with pytest.raises(InvalidStateError):
+        relay.add_source(ada.transport, 0x5000, Codec.VP8, 96, 90_000, 0x6000, 97)
+    relay.add_source(ada.transport, 0x5000, Codec.VP8, 96, 90_000, 0x5001, 97)
+    ada.send(Rtp(0x5000, 1, vp8(key=True)))
+    assert decrypted(ada) == 1, "one that was there before may come back"
+
+
+def test_a_source_that_was_removed_may_come_back_under_its_mid(relay):
+    pair = expecting(relay)
+    pair.send(packet(0xA0, 1))
+    relay.remove_source(pair.source)
+    relay.take_events()
+    again = relay.expect_source(pair.ada.transport, b"7", b"", Codec.VP8, 96, 90_000)
+    pair.send(packet(0xA0, 2))
+    assert bound(relay) == [(again, 0xA0)]
+
+
+def test_packets_with_bad_padding_count(relay):
+    ada = Peer(relay)
+    for ssrc in range(0x5000, 0x5100):
+        head = struct.pack("!BBHII", 0xA0, 96, 1, 0, ssrc)
+        relay.process([(ada.address, ada._protect.protect(head + b"\x10\xff"))], 1.0)
+    assert decrypted(ada) == 64
+    assert dropped(relay) == {DropReason.RTP_BAD_PADDING: 64, DropReason.UNKNOWN_SSRC: 256 - 64}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_order_of_coming_and_going_makes_a_peer_have_ssrcs_without_end(relay, seed):
+    ada, rng = Peer(relay), random.Random(seed)
+    live: list[int] = []
+    seen: set[int] = set()
+    for seq in range(4000):
+        ssrc = rng.choice([rng.randrange(0x5000, 0x5080), 0x6000 + seq])
+        before = decrypted(ada)
+        match rng.randrange(6):
+            case 0 if len(live) < 4:
+                try:
+                    live.append(relay.add_source(ada.transport, ssrc, Codec.OPUS, 111, 48_000))
+                except InvalidStateError:
+                    continue
+            case 1 if len(live) < 4:
+                live.append(relay.expect_source(ada.transport, b"7", b"", Codec.VP8, 96, 90_000))
+            case 2 if live:
+                relay.remove_source(live.pop(rng.randrange(len(live))))
+            case 3:
+                relay.process([(ada.address, ada.protect_rtcp(report(ssrc)))], seq / 10)
+            case _:
+                ada.send(rng.choice([packet(ssrc, seq), Rtp(ssrc, seq, b"x", payload_type=111)]), now=seq / 10)
+        if decrypted(ada) > before:
+            seen.add(ssrc)
+        relay.take_events()
+    assert 64 < len(seen) <= 64 + 64 + 4
 
 
 def test_a_source_that_was_removed_binds_no_longer(relay):

@@ -70,7 +70,7 @@ class DropReason(IntEnum):
     SRTP_FAILED = 15
     """Any other verdict of libsrtp."""
     UNKNOWN_SSRC = 16
-    """Beyond what is passed up."""
+    """Beyond what is passed up; or an SSRC too many of its transport, also of RTCP: those are not even decrypted."""
     UNEXPECTED_PAYLOAD_TYPE = 17
     RTP_BAD_PADDING = 18
     RTP_PADDING_ONLY = 19
@@ -152,6 +152,9 @@ class Relay:
         red_payload_type: int = 0,
     ) -> int:
         """Take packets of this SSRC; other payload types of it are dropped.
+
+        Refused, besides an SSRC that another source of the transport has: one that is new, from a transport that has left
+        behind 64 others.
 
         Args:
             transport: Whose.

@@ -25,7 +25,7 @@ from server.media.fastpath.tables cimport (
     DROPS, DROP_NOT_NOMINATED, DROP_PROTECT_FAILED, DROP_QUEUE_FULL, EVENTS, Forward, ForwardRow, MAX_DATAGRAM,
     Queued, Source, SourceRow, Transport, TransportRow, reset_row,
 )
-from server.media.fastpath.unknown cimport unknown_forget
+from server.media.fastpath.unknown cimport Unknowns, unknown_find, unknown_forget, unknown_is_full
 
 from server.errors import InvalidStateError
 from server.media.fastpath.crypto import open_session
@@ -365,6 +365,7 @@ cdef class Relay(Road):
             rtx_key = key_of_ssrc(owner, rtx_ssrc)
             if map_get(&self.by_ssrc, &key) >= 0 or (rtx_ssrc and map_get(&self.by_ssrc, &rtx_key) >= 0) or ssrc == rtx_ssrc:
                 raise InvalidStateError("the SSRC belongs to a source already")
+            self._check_room(owner, ssrc, rtx_ssrc)
             index = self._take_source(owner, codec, payload_type, clock_rate, rtx_payload_type, red_payload_type)
             source = &self.sources[index]
             self.source_rows[index].ssrc = ssrc
@@ -379,6 +380,14 @@ cdef class Relay(Road):
             return index
         finally:
             self.unlock()
+
+    def _check_room(self, int32_t owner, uint32_t ssrc, uint32_t rtx_ssrc):
+        """Refuse SSRCs that the transport has not had before, once it has had too many; the mutex is held."""
+        cdef Unknowns* unknowns = &self.transports[owner].unknowns
+        if unknown_is_full(unknowns) and (
+            unknown_find(unknowns, ssrc) == NULL or (rtx_ssrc and unknown_find(unknowns, rtx_ssrc) == NULL)
+        ):
+            raise InvalidStateError("the transport has had too many SSRCs")
 
     def expect_source(
         self, transport, mid, rid, codec, payload_type, clock_rate, rtx_payload_type=0, red_payload_type=0
@@ -437,12 +446,10 @@ cdef class Relay(Road):
         cdef Source* source = &self.sources[index]
         cdef int32_t transport = self.source_rows[index].transport, forward
         cdef int32_t* link = &self.transports[transport].expected
-        cdef Key key = key_of_ssrc(transport, self.source_rows[index].ssrc)
         if source.bound:
-            map_remove(&self.by_ssrc, &key)
+            self.leave_behind(transport, self.source_rows[index].ssrc, False)
         if source.rtx_bound:
-            key = key_of_ssrc(transport, source.rtx_ssrc)
-            map_remove(&self.by_ssrc, &key)
+            self.leave_behind(transport, source.rtx_ssrc, False)
         if source.expected:
             while link[0] != index + 1:
                 link = &self.sources[link[0] - 1].next_expected

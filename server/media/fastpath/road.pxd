@@ -39,6 +39,7 @@ cdef class Road:
     cdef void receive(self, uint8_t* data, uint32_t size, const Endpoint* origin, Batch* out) noexcept nogil
     cdef int retransmit_one(self, int32_t index, uint16_t seq, Batch* out) noexcept nogil
     cdef void detach(self, int32_t forward, int32_t source) noexcept nogil
+    cdef void leave_behind(self, int32_t transport, uint32_t ssrc, bint for_good) noexcept nogil
 
     cdef void _drop(self, int reason) noexcept nogil
     cdef void _pass_up(
@@ -46,6 +47,7 @@ cdef class Road:
     ) noexcept nogil
     cdef void _tell(self, uint8_t kind, int32_t index, uint32_t what) noexcept nogil
     cdef bint _decrypt(self, Transform function, void* session, uint8_t* data, int* size) noexcept nogil
+    cdef bint _decrypt_rtcp(self, int32_t transport, uint8_t* data, int* size) noexcept nogil
     cdef bint _answer(self, int32_t transport, const uint8_t* data, uint32_t size, Batch* out) noexcept nogil
     cdef void _receive_rtp(
         self, int32_t transport, int32_t found, const Endpoint* origin, uint8_t* data, uint32_t size, Batch* out
@@ -55,7 +57,6 @@ cdef class Road:
     ) noexcept nogil
     cdef int32_t _bind(self, int32_t transport, const Packet* packet) noexcept nogil
     cdef void _begin_anew(self, int32_t transport, int32_t index) noexcept nogil
-    cdef void _leave_behind(self, int32_t transport, uint32_t ssrc) noexcept nogil
     cdef void _read_layers(self, Source* source, Packet* packet) noexcept nogil
     cdef bint _unwrap_rtx(self, Source* source, SourceRow* row, Packet* packet) noexcept nogil
     cdef bint _count_packet(self, Source* source, SourceRow* row, Packet* packet, bint recovered) noexcept nogil

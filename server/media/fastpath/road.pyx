@@ -58,7 +58,8 @@ from server.media.fastpath.tables cimport (
 )
 
 from server.media.fastpath.unknown cimport (
-    Unknown, Unknowns, unknown_add, unknown_find, unknown_forget, unknown_is_flood,
+    REPORTERS, Unknown, Unknowns, reporter_add, reporter_is_known, unknown_add, unknown_find, unknown_forget,
+    unknown_is_flood,
 )
 
 cdef extern from "<pthread.h>" nogil:
@@ -160,7 +161,7 @@ cdef class Road:
             self._drop(DROP_NO_KEYS)
             return
         if kind == verdicts.RTCP:
-            if not self._decrypt(self.srtp.unprotect_rtcp, association.receive, data, &length):
+            if not self._decrypt_rtcp(transport, data, &length):
                 return
             if not self._answer(transport, data, <uint32_t>length, out):
                 self._pass_up(EVENT_RTCP, transport, True, origin, data, <uint32_t>length)
@@ -194,6 +195,25 @@ cdef class Road:
             self._drop(DROP_SRTP_FAILED)
         return False
 
+    cdef bint _decrypt_rtcp(self, int32_t transport, uint8_t* data, int* size) noexcept nogil:
+        """The same of RTCP, of who sends or has sent media, or is one of a few who only report."""
+        cdef Transport* association = &self.transports[transport]
+        cdef uint32_t ssrc = read_u32(data + 4)
+        cdef Key key = key_of_ssrc(transport, ssrc)
+        cdef bint known = (
+            map_get(&self.by_ssrc, &key) >= 0
+            or reporter_is_known(&association.reporters, ssrc)
+            or unknown_find(&association.unknowns, ssrc) != NULL
+        )
+        if not known and association.reporters.count == REPORTERS:
+            self._drop(DROP_UNKNOWN_SSRC)
+            return False
+        if not self._decrypt(self.srtp.unprotect_rtcp, association.receive, data, size):
+            return False
+        if not known:
+            reporter_add(&association.reporters, ssrc)
+        return True
+
     cdef void _receive_rtp(
         self, int32_t transport, int32_t found, const Endpoint* origin, uint8_t* data, uint32_t size, Batch* out
     ) noexcept nogil:
@@ -209,6 +229,8 @@ cdef class Road:
         cdef bint repaired = False
         if not parse_packet(data, size, &association.receive_ids, &packet):
             self._drop(DROP_RTP_BAD_PADDING)
+            if found < 0 and unknown_find(&association.unknowns, read_u32(data + 8)) == NULL:
+                unknown_add(&association.unknowns, read_u32(data + 8), False)
             return
         if association.arrivals != NULL and packet.elements[TRANSPORT_CC].size >= 2:
             note_arrival(association.arrivals, read_u16(packet.elements[TRANSPORT_CC].data), packet.ssrc, self.now)
@@ -408,7 +430,7 @@ cdef class Road:
         source = &self.sources[index]
         if found & 1:
             if source.rtx_bound:
-                self._leave_behind(transport, source.rtx_ssrc)
+                self.leave_behind(transport, source.rtx_ssrc, True)
                 source.rtx_ahead = True
             source.rtx_ssrc = packet.ssrc
             source.rtx_bound = True
@@ -429,9 +451,9 @@ cdef class Road:
         cdef Forward* forward
         cdef ForwardRow* fed
         cdef uint32_t i = source.feeds_count
-        self._leave_behind(transport, row.ssrc)
+        self.leave_behind(transport, row.ssrc, True)
         if source.rtx_bound and not source.rtx_ahead:
-            self._leave_behind(transport, source.rtx_ssrc)
+            self.leave_behind(transport, source.rtx_ssrc, True)
             source.rtx_bound = False
         source.rtx_ahead = False
         free(source.history)
@@ -457,11 +479,11 @@ cdef class Road:
                 forward.has_timestamp_offset = False
                 forward.wanted_at = 0
 
-    cdef void _leave_behind(self, int32_t transport, uint32_t ssrc) noexcept nogil:
-        """An SSRC is nobody's any more."""
+    cdef void leave_behind(self, int32_t transport, uint32_t ssrc, bint for_good) noexcept nogil:
+        """An SSRC is nobody's any more; for good, or until it is seen under another name."""
         cdef Key key = key_of_ssrc(transport, ssrc)
         map_remove(&self.by_ssrc, &key)
-        unknown_add(&self.transports[transport].unknowns, ssrc, True)
+        unknown_add(&self.transports[transport].unknowns, ssrc, for_good)
 
     # --- Out ----------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from server.media.fastpath.numbering cimport Numbering
 from server.media.fastpath.red cimport Seen
 from server.media.fastpath.sentlog cimport SentLog
 from server.media.fastpath.slots cimport Endpoint
-from server.media.fastpath.unknown cimport Unknowns
+from server.media.fastpath.unknown cimport Reporters, Unknowns
 
 
 cdef enum:
@@ -126,6 +126,7 @@ cdef struct Transport:
     int32_t expected        # first of its sources that are bound in-band, and 1; 0: none
     uint32_t events         # in the queue
     Unknowns unknowns
+    Reporters reporters
     ReceiveIds receive_ids
     SendIds send_ids
 
