@@ -126,7 +126,9 @@ class Person:
     browser: Connection | None = None
     devices: dict[str, Connection] = field(default_factory=dict)
     invited: bool = False
-    """Their browser has been asked for a first or a fresh connection, and has not offered yet."""
+    """Their browser has been asked for an offer, and has not made one yet."""
+    asked_at: float = float("-inf")
+    """When it was last asked for another offer on the connection that it has."""
     question: tuple[object, ...] = ()
     """Why they were asked for another offer last: the same reason is not asked about twice."""
 

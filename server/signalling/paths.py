@@ -272,6 +272,8 @@ class Paths:
         if self._armed_at is not None and now >= self._armed_at:
             self._armed_at = None
         self._topology.handle_timer(now)
+        if self._relay is not None:
+            self._relay.handle_timer(now)
         self.flush(now)
 
     # Handing on ------------------------------------------------------------------------------------------------------
@@ -285,10 +287,10 @@ class Paths:
                 self._pass_on(heard, now)
             else:
                 break
-        at = self._topology.get_timer()
-        if at is not None and (self._armed_at is None or at < self._armed_at):
-            self._armed_at = at
-            self._conversation.wake_paths_at(at)
+        for at in (self._topology.get_timer(), self._relay.get_timer() if self._relay is not None else None):
+            if at is not None and (self._armed_at is None or at < self._armed_at):
+                self._armed_at = at
+                self._conversation.wake_paths_at(at)
 
     def _carry_out(self, event: TopologyEvent, now: float) -> None:
         match event:

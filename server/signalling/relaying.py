@@ -42,6 +42,9 @@ MAX_DEVICE_SOURCES = 22
 """Tracks that the devices of one room publish. With those of the browsers of twelve people they fit into one offer
 (`MAX_SECTIONS`): each has two of its own, receives two of each of eleven others, and these."""
 
+ASK_EVERY_S = 0.5
+"""Between two requests to one browser: who comes and goes must not have the others use up what they may send."""
+
 
 @dataclass(frozen=True)
 class RelayedEvent:
@@ -145,6 +148,7 @@ class RelayedRoom:
         self._flowing: set[str] = set()
         self._flavour = "VP8"
         self._numbers = count(1)
+        self._review_at: float | None = None
         self._events: deque[RelayedEvent] = deque()
 
     # People ----------------------------------------------------------------------------------------------------------
@@ -172,7 +176,7 @@ class RelayedRoom:
     def invite(self, participant: str, now: float, fresh: bool = False) -> None:
         """Ask somebody's browser for its first offer (`NeedsOffer`), or for a fresh connection. Idempotent."""
         person = self._people.get(participant)
-        if person is None or person.invited or (person.browser is not None and not fresh):
+        if person is None or (not fresh if person.browser is not None else person.invited):
             return
         if person.browser is not None:
             self._close(person.browser, now)
@@ -208,6 +212,7 @@ class RelayedRoom:
             RefusalError: `not_permitted`: not in the conversation, or an observer who would send; `room_full`.
         """
         person = self._person(participant)
+        person.invited = False
         if message.description.type != "offer":
             raise ProtocolError("bad_sdp", "the media server takes offers only")
         offer = read_offer(message.description.sdp)
@@ -226,7 +231,6 @@ class RelayedRoom:
             connection.local = self._sfu.restart_ice(connection.transport, offer.ice, now)
         connection.offer = offer
         connection.efficient = frozenset(message.efficient)
-        person.invited = False
         self._settle(connection)
         answer = self._answer(connection, now)
         self._review(now)
@@ -365,6 +369,15 @@ class RelayedRoom:
         """Take the oldest event."""
         return self._events.popleft() if self._events else None
 
+    def get_timer(self) -> float | None:
+        """Return when `handle_timer` has something to do."""
+        return self._review_at
+
+    def handle_timer(self, now: float) -> None:
+        """Make the requests that were too early."""
+        if self._review_at is not None and now >= self._review_at:
+            self._review(now)
+
     # Inside: connections ---------------------------------------------------------------------------------------------
 
     def _person(self, participant: str) -> Person:
@@ -411,7 +424,7 @@ class RelayedRoom:
         if person is not None:
             person.devices.pop(connection.transport, None)
             if person.browser is connection:
-                person.browser = None
+                person.browser, person.invited = None, False
         for mid in [*connection.sources]:
             self._withdraw(connection, mid, now)
         self._sfu.close_transport(connection.transport, now)
@@ -548,7 +561,11 @@ class RelayedRoom:
         ]
 
     def _review(self, now: float) -> None:
-        """Ask for another offer where a browser lacks something; give devices what they have room for."""
+        """Ask for another offer where a browser lacks something; give devices what they have room for.
+
+        While a request is unanswered there is no other: the answer to the offer has all that came meanwhile.
+        """
+        self._review_at = None
         for connection in self._connections.values():
             if not connection.name and self._missing(connection):
                 chosen = connection.flavour
@@ -566,6 +583,10 @@ class RelayedRoom:
                 person.question = ()
                 continue
             question = (*self.sections(participant), missing, gone, self._flavour)
-            if question != person.question:
-                person.question = question
+            if question == person.question:
+                continue
+            if now < (at := person.asked_at + ASK_EVERY_S):
+                self._review_at = at if self._review_at is None else min(at, self._review_at)
+            else:
+                person.question, person.invited, person.asked_at = question, True, now
                 self._events.append(NeedsOffer(participant, *self.sections(participant)))

@@ -227,6 +227,19 @@ def test_a_fourth_person_finds_the_room_relayed(clinic, pair):
     assert heard(fourth, Move) == []
 
 
+def test_who_comes_and_goes_has_the_others_offer_at_leisure(clinic, pair):
+    clinician, _ = pair
+    guests = [third(clinic, clinician, name=name) for name in ("Luc", "Zoé")]
+    clinic.spend(3)
+    asked = len(heard(clinician, RelayWanted))
+    for guest in guests:
+        guest.say(Leave())
+        clinic.work()
+    assert len(heard(clinician, RelayWanted)) == asked + 1
+    clinic.spend(1)
+    assert len(heard(clinician, RelayWanted)) == asked + 2
+
+
 def test_twelve_people_and_no_thirteenth(clinic, pair):
     for number in range(10):
         third(clinic, pair[0], name=f"P{number}")

@@ -104,10 +104,10 @@ def told(room):
     return found
 
 
-def connect(room, person, text=None, *, name="", role="patient", efficient=()):
+def connect(room, person, text=None, *, name="", role="patient", efficient=(), now=1.0):
     description = SessionDescription(type="offer", sdp=text or camera_and(1))
     message = RelayOffer(connection=name or f"{person}-1", description=description, efficient=list(efficient))
-    return room.offer(person, role, message, 1.0)
+    return room.offer(person, role, message, now)
 
 
 def carries(answer):
@@ -239,6 +239,64 @@ class TestInvitations:
         assert len(connect(room, "eve", camera_and(2)).sections) == 4
 
 
+class TestPace:
+    """Who makes others offer cannot make them use up what they may send."""
+
+    def test_one_request_at_a_time(self, room):
+        connect(room, "ada")
+        for number in range(20):
+            connect(room, "ben", name=f"ben-{number}", now=2.0 + number)
+        assert told(room) == [NeedsOffer("ada", 1, 1)]
+        connect(room, "ada", now=30.0)
+        assert told(room) == []
+
+    def test_what_came_meanwhile_is_asked_about_after_the_answer(self, room):
+        room.enter("eve", 0.0)
+        connect(room, "ada", camera_and(1), now=1.0)
+        connect(room, "ben", now=2.0)
+        connect(room, "eve", camera_and(2), now=2.1)
+        assert [event.participant for event in told(room)] == ["ada", "ben"]
+        connect(room, "ada", camera_and(1), now=3.0)
+        assert told(room) == [NeedsOffer("ada", 2, 2)]
+
+    def test_not_twice_within_half_a_second(self, room):
+        connect(room, "ada")
+        for number in range(50):
+            connect(room, "ben", name=f"ben-{number}", now=2.0 + number / 50)
+            room.handle_timer(2.0 + number / 50)
+            connect(room, "ada", now=2.01 + number / 50)
+        asked = [event for event in told(room) if event.participant == "ada"]
+        assert len(asked) == 2
+
+    def test_a_request_that_was_too_early_is_made_later(self, room):
+        connect(room, "ada")
+        connect(room, "ben", now=2.0)
+        connect(room, "ada", now=2.1)
+        room.leave("ben", 2.2)
+        assert told(room) == [NeedsOffer("ada", 1, 1)] and room.get_timer() == 2.5
+        room.handle_timer(2.4)
+        assert told(room) == []
+        room.handle_timer(2.5)
+        assert told(room) == [NeedsOffer("ada", 0, 0)] and room.get_timer() is None
+
+    def test_a_request_on_a_connection_that_died_does_not_keep_it_from_a_fresh_one(self, room):
+        connect(room, "ada")
+        connect(room, "ben")
+        told(room)
+        room.receive_media_event(events.TransportFailed("room.1", events.TransportFailure.TIMEOUT), 2.0)
+        assert NeedsOffer("ada", 1, 1, fresh=True) in told(room)
+
+    def test_an_offer_that_is_none_answers_the_request_too(self, room):
+        connect(room, "ada")
+        connect(room, "ben", now=2.0)
+        told(room)
+        with pytest.raises(ProtocolError):
+            connect(room, "ada", "nonsense", now=3.0)
+        room.enter("eve", 3.0)
+        connect(room, "eve", now=4.0)
+        assert NeedsOffer("ada", 2, 2) in told(room)
+
+
 class TestPeople:
     def test_who_leaves_is_closed_at_once_and_their_sections_are_used_again(self, room, sfu):
         connect(room, "ada")
@@ -248,8 +306,9 @@ class TestPeople:
         assert sfu.transports == {"room.1": "ada"}
         assert ("room.1", "3") not in sfu.subscribed
         told(room)
+        connect(room, "ada", now=2.5)
         room.enter("eve", 3.0)
-        connect(room, "eve")
+        connect(room, "eve", now=3.0)
         assert told(room) == [NeedsOffer("ada", 1, 1)]
         assert carries(connect(room, "ada")) == {"2": ("eve", "audio"), "3": ("eve", "video")}
 
@@ -326,7 +385,7 @@ class TestCodec:
         room.receive_media_event(events.TrackStarted("room.1", "room.1:1"), 2.0)
         room.enter("eve", 3.0)
         told(room)
-        text = connect(room, "eve", camera_and(2, "VP8")).description.sdp
+        text = connect(room, "eve", camera_and(2, "VP8"), now=3.0).description.sdp
         assert "H264" not in text
         assert {event.participant for event in told(room)} == {"ada", "ben"}
         answer = connect(room, "ada", camera_and(2), efficient=["H264"])
