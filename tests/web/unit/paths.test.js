@@ -190,6 +190,21 @@ describe('the connection to the media server', () => {
     assert.notEqual(/ufrag:(\S+)/.exec(connection.localDescription.sdp)[1], /ufrag:(\S+)/.exec(before)[1]);
   });
 
+  test('a socket that is opened for the sake of a peer restarts nothing that works', async () => {
+    await join({ peers: [{ ...PEER, polite: true }] });
+    const connection = await want();
+    await answer();
+    const before = connection.localDescription.sdp;
+    const sockets = FakeWebSocket.all.length;
+    await pass(8000);
+    assert.equal(FakeWebSocket.all.length, sockets + 1, 'nothing comes directly: the polite side asks');
+    socket().welcome({ state: 'joined', ...PATIENT });
+    say({ type: 'state', state: 'joined', peers: [{ ...PEER, polite: true }], path: 'direct' });
+    await run();
+    assert.equal(connection.localDescription.sdp, before);
+    assert.deepEqual(said('relayOffer'), []);
+  });
+
   test('an offer that went to a dead socket is said again', async () => {
     await want();
     await answer();
@@ -351,6 +366,11 @@ describe('a move', () => {
     video.arrived += 1;
     await pass(1000);
     assert.deepEqual(said('moveReady'), [], 'one picture is none that moves');
+    for (let picture = 0; picture < 6; picture++) {
+      video.arrived += 1;
+      await pass(200);
+    }
+    assert.deepEqual(said('moveReady'), [], 'one in four is not the pace of the old path');
     flowing.add(video);
     await pass(700);
     assert.deepEqual(said('moveReady'), [{ type: 'moveReady', move: 7 }], 'once');

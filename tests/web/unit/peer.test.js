@@ -584,6 +584,43 @@ describe('beside the media server', () => {
     assert.deepEqual(peer.stream.getTracks(), [relayed.audio, relayed.video]);
   });
 
+  /** Nothing passes directly, for three minutes. */
+  async function hopeless(preferred, relayed) {
+    pair.platform.network.up = false;
+    for (const end of Object.values(pair.ends)) end.host.onLink = () => end.look(preferred, relayed);
+    pair.open();
+    const offers = [];
+    pair.lose = (from, message) => (message.description?.type === 'offer' && offers.push(pair.platform.clock.time), false);
+    for (let second = 0; second < 180; second++) {
+      for (const end of Object.values(pair.ends)) end.look(preferred, relayed);
+      await pair.advance(1000);
+    }
+    return offers;
+  }
+
+  test('while the media server carries, what is impossible directly is tried seldom, and nobody is asked', async () => {
+    const offers = await hopeless('relayed', 'connected');
+    assert.ok(offers.length <= 7, `offers in three minutes, at ${offers}`);
+    assert.ok(pair.count('a') <= 3, `${pair.count('a')} connections`);
+    assert.equal(pair.ends.b.asked, 0);
+    const waits = offers.map((at, nth) => at - (offers[nth - 1] ?? 0));
+    assert.ok(waits.at(-1) >= 59_000 && waits.at(-1) <= 61_000, String(waits));
+    pair.platform.network.up = true;
+    await pair.advance(61_000);
+    assert.equal(pair.ends.a.peer.direct, 'connected', 'and found when it is possible');
+  });
+
+  test('when the media server no longer carries, there is haste again', async () => {
+    await hopeless('relayed', 'connected');
+    pair.platform.network.up = true;
+    for (const end of Object.values(pair.ends)) {
+      end.host.onLink = () => end.look('relayed', 'interrupted');
+      end.look('relayed', 'interrupted');
+    }
+    await pair.advance(8000);
+    assert.equal(pair.ends.a.peer.direct, 'connected');
+  });
+
   test('media says how the way that is used goes', async () => {
     pair.ends.a.open({ direct: false });
     const { peer, look, media } = pair.ends.a;

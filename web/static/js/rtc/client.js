@@ -110,6 +110,8 @@ export class Client extends EventTarget {
   #iceServersWaiters = [];
   /** Whether the network may have changed since the peers last heard of us. */
   #moved = false;
+  /** A new socket is opened for the sake of a peer, who is told by it that we are here: the network is the same. */
+  #asking = false;
   /** Peers whom a restarted server does not know again yet, though we hear them. @type {Set<string>} */
   #unconfirmed = new Set();
 
@@ -298,6 +300,7 @@ export class Client extends EventTarget {
 
   /** Find new network paths to everybody, without hiding the picture. Happens by itself when the network changes. */
   restartIce() {
+    this.#asking = false;
     this.#signalling.wake(true); // the others restart towards us, or we towards them, once we are back
   }
 
@@ -521,7 +524,7 @@ export class Client extends EventTarget {
       online: () => this.#signalling.online,
       send: (message) => this.#signalling.send(message),
       suspectNetwork: () => this.#signalling.suspect(),
-      askForRestart: () => this.#signalling.wake(true),
+      askForRestart: () => this.#askForRestart(),
       sendsDirect: () => this.#paths.sendsDirect,
       onTrack: (track) => this.#emit('track', { peerId: info.id, source: '', track, stream: peer.stream }),
       onLink: () => this.#paths.review(),
@@ -578,12 +581,24 @@ export class Client extends EventTarget {
 
   /** @param {boolean} online @param {boolean} networkMayHaveChanged */
   #onOnline(online, networkMayHaveChanged) {
-    if (online && networkMayHaveChanged) this.#moved = true;
+    if (online) {
+      if (networkMayHaveChanged && !this.#asking) this.#moved = true;
+      this.#asking = false;
+    }
     this.#emit('signalling', { online });
   }
 
+  #askForRestart() {
+    if (!this.#signalling.online) return;
+    this.#asking = true;
+    this.#signalling.wake(true);
+  }
+
   /** @param {Event} event */
-  #onWake = (event) => this.#signalling.wake(event.type === 'online');
+  #onWake = (event) => {
+    if (event.type === 'online') this.#asking = false;
+    this.#signalling.wake(event.type === 'online');
+  };
 
   /** @param {IceServer[]} iceServers */
   #takeIceServers(iceServers) {

@@ -5,7 +5,8 @@
  * ends do, and as long as the server wants a direct connection. When the other end reloads, a new link is made and the old picture stays
  * until the new one has frames. The impolite side makes all the offers (see negotiation.js): it restarts ICE, and makes a new link when
  * restarts do not help. The polite side follows. When it was the one that moved, or when nothing happens, it asks by opening a new socket
- * to the server, which tells the impolite side.
+ * to the server, which tells the impolite side. While the media server carries what the two say, there is no haste: the polite side does
+ * not ask, the impolite one tries seldom.
  *
  * Their sound and picture may also come through the media server: `paths.js` brings those tracks, and decides; `shown.js` chooses.
  */
@@ -48,6 +49,8 @@ import { Shown } from './shown.js';
 const DISCONNECTED_MS = 1500;
 /** Offer, answer, checks and DTLS over a bad mobile network; libwebrtc itself says `failed` only after 15 s. */
 const CONNECT_MS = 6000;
+/** The longest wait while everything comes through the media server: it doubles with each attempt. */
+const CARRIED_MS = 60_000;
 /** The polite side waits this much longer, so that mostly one side acts. */
 const POLITE_MS = 1500;
 /** Restarts that do not help, before a new RTCPeerConnection is tried. */
@@ -74,6 +77,10 @@ export class Peer {
   #untrusted = false;
   /** Since something was last connected. */
   #restarts = 0;
+  /** Whether their sound and picture come through the media server, or would. */
+  #carried = false;
+  /** Attempts since it is so, and since something was last connected. */
+  #attempts = 0;
 
   /** @param {PeerInfo} info @param {PeerHost} host */
   constructor(info, host) {
@@ -162,7 +169,7 @@ export class Peer {
     const before = this.#info;
     this.#info = info;
     if (info.instance !== before.instance) {
-      this.#restarts = 0;
+      this.#restarts = this.#attempts = 0;
       this.#untrusted = false;
       if (this.#wantsLink()) this.#openLink();
       else this.#closeLink();
@@ -182,6 +189,7 @@ export class Peer {
    */
   weAreBack(moved) {
     if (this.#link === null) return;
+    if (moved) this.#attempts = 0;
     if (this.#info.polite) {
       if (this.#direct !== 'connected') this.#watch(CONNECT_MS); // they were told, and offer
     } else if (moved || this.#direct !== 'connected') {
@@ -194,6 +202,7 @@ export class Peer {
   /** What we sent them meanwhile is lost, and their network may be another. */
   #theyAreBack() {
     if (this.#info.polite) return;
+    this.#attempts = 0;
     if (this.#link?.connection.signalingState === 'have-local-offer') this.#link.negotiation.resend();
     else this.#restart();
   }
@@ -234,6 +243,7 @@ export class Peer {
       return track !== null && goesOn(track);
     });
     const state = preferred === 'direct' ? this.#direct : relayed;
+    this.#carry(preferred === 'relayed' && relayed === 'connected');
     if (preferred === 'direct' && this.#untrusted) this.#setMedia('failed', 'untrusted');
     else this.#setMedia(goes ? 'connected' : state, state === 'failed' && !goes ? 'unreachable' : '');
   }
@@ -288,7 +298,7 @@ export class Peer {
     });
     this.#link = link;
     if (before !== null) this.#setDirect(this.#direct === 'connected' ? 'interrupted' : this.#direct);
-    this.#watch(CONNECT_MS);
+    this.#watch(this.#patienceMs());
   }
 
   /** Theirs stays the stream; what came directly no longer does. */
@@ -329,7 +339,7 @@ export class Peer {
     const iceWorks = ice === 'connected' || ice === 'completed';
     if (connectionState === 'connected') {
       link.wasConnected = true;
-      this.#restarts = 0;
+      this.#restarts = this.#attempts = 0;
       this.#host.platform.clearTimeout(this.#watchdog);
       this.#setDirect('connected');
     } else if (connectionState === 'failed' && iceWorks && !link.wasConnected) {
@@ -340,7 +350,7 @@ export class Peer {
     } else if (ice === 'disconnected' || ice === 'failed') {
       if (this.#direct === 'connected') this.#setDirect('interrupted');
       this.#host.suspectNetwork();
-      this.#watch(ice === 'failed' ? 0 : DISCONNECTED_MS);
+      if (this.#attempts === 0) this.#watch(ice === 'failed' ? 0 : DISCONNECTED_MS); // otherwise it is an attempt that fails, the next one has its time
     }
   }
 
@@ -360,8 +370,18 @@ export class Peer {
     this.#watchdog = platform.setTimeout(() => this.#onWatchdog(), ms + (this.#info.polite ? POLITE_MS : 0));
   }
 
+  /** @param {boolean} carried */
+  #carry(carried) {
+    if (carried === this.#carried) return;
+    this.#carried = carried;
+    this.#attempts = 0;
+    if (!carried && this.#link !== null && this.#direct !== 'connected') this.#watch(CONNECT_MS); // in haste again
+  }
+
   #onWatchdog() {
-    this.#watch(CONNECT_MS);
+    if (this.#carried) this.#attempts += 1;
+    this.#watch(this.#patienceMs());
+    if (this.#carried && this.#info.polite) return; // the other side tries too, and offers
     if (!this.#canNegotiate()) return; // being back is another occasion
     if (this.#restarts >= RESTARTS_PER_LINK) {
       this.#setDirect('failed');
@@ -377,11 +397,16 @@ export class Peer {
     else this.#restart();
   }
 
+  /** How long an attempt may take. */
+  #patienceMs() {
+    return Math.min(CARRIED_MS, CONNECT_MS * 2 ** this.#attempts);
+  }
+
   #restart() {
     if (!this.#canNegotiate()) return;
     this.#host.log.info('ice_restart', { peer: this.id });
     this.#link?.negotiation.restart();
-    if (this.#direct !== 'connected') this.#watch(CONNECT_MS);
+    if (this.#direct !== 'connected') this.#watch(this.#patienceMs());
   }
 
   /** An offer into the void would block the next one. */
