@@ -13,6 +13,8 @@ beforeEach(() => {
   wishes = new Wishes(platform, (list) => online && (sent.push(list), true));
 });
 
+const carry = (pictures, load = '1') => new Map(Object.entries(pictures).map(([mid, picture]) => [mid, { picture, source: `${picture}${load}:1` }]));
+
 test('the encoding follows the short side of what is seen', () => {
   assert.equal(ridFor({ width: 160, height: 90 }), 'q');
   assert.equal(ridFor({ width: 384, height: 216 }), 'q');
@@ -24,7 +26,7 @@ test('the encoding follows the short side of what is seen', () => {
 });
 
 test('said once, when the sizes have settled, by section', async () => {
-  wishes.carry(new Map([['2', 'p']]));
+  wishes.carry(carry({ 2: 'p' }));
   assert.deepEqual(sent, [], 'nothing is known of its size');
   for (const width of [100, 500, 900]) wishes.show('p', { width, height: width });
   assert.deepEqual(sent, []);
@@ -43,14 +45,24 @@ test('a section that carries somebody else is told anew; what could not be sent 
   wishes.show('p', { width: 1280, height: 720 });
   wishes.show('q', { width: 160, height: 90 });
   online = false;
-  wishes.carry(new Map([['2', 'p']]));
+  wishes.carry(carry({ 2: 'p' }));
   assert.deepEqual(sent, []);
   online = true;
-  wishes.carry(new Map([['2', 'p']]));
+  wishes.carry(carry({ 2: 'p' }));
   assert.deepEqual(sent, [[{ mid: '2', rid: 'f' }]]);
-  wishes.carry(new Map([['2', 'q'], ['4', 'p']]));
+  wishes.carry(carry({ 2: 'q', 4: 'p' }));
   assert.deepEqual(sent.at(-1), [{ mid: '2', rid: 'q' }, { mid: '4', rid: 'f' }]);
   wishes.carry(new Map());
-  wishes.carry(new Map([['2', 'q']]));
+  wishes.carry(carry({ 2: 'q' }));
   assert.deepEqual(sent.at(-1), [{ mid: '2', rid: 'q' }], 'another connection');
+});
+
+test('after a reload at the other end the same section is told again', async () => {
+  wishes.show('p', { width: 160, height: 90 });
+  await platform.clock.advance(200);
+  wishes.carry(carry({ 2: 'p' }));
+  wishes.carry(carry({ 2: 'p' }));
+  assert.equal(sent.length, 1);
+  wishes.carry(carry({ 2: 'p' }, '2'));
+  assert.deepEqual(sent, [[{ mid: '2', rid: 'q' }], [{ mid: '2', rid: 'q' }]]);
 });

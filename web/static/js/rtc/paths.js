@@ -243,6 +243,7 @@ export class Paths {
   /** Bring what the media server sends to the participants it belongs to; those that it knows before us follow when they join. */
   assign() {
     const peers = this.#host.peers();
+    /** @type {Map<string, import('./wishes.js').Carried>} */
     const carried = new Map();
     /** @type {Map<string, Partial<Record<Kind, MediaStreamTrack>>>} */
     const byPicture = new Map();
@@ -252,7 +253,7 @@ export class Paths {
       const main = this.#mains.get(participant);
       if (main === undefined || !present.has(`${participant}/${main}`)) this.#mains.set(participant, device);
       const picture = pictureOf(participant, this.#mains.get(participant) === device ? '' : device);
-      if (kind === 'video') carried.set(mid, picture);
+      if (kind === 'video') carried.set(mid, { picture, source });
       byPicture.set(picture, { ...byPicture.get(picture), [kind]: track });
       const owner = `${participant}/${source}`;
       if (this.#owners.get(track) !== owner) this.#arrivals.forget(track);

@@ -19,6 +19,8 @@ const ENOUGH = [
 
 /** @typedef {{width: number, height: number}} Size in pixels of the screen */
 
+/** @typedef {{picture: string, source: string}} Carried the source is another one after a reload at the other end */
+
 /** @param {Size | null} size null: not to be seen @returns {Rid | null} */
 export function ridFor(size) {
   if (size === null || size.width <= 0 || size.height <= 0) return null;
@@ -31,7 +33,7 @@ export class Wishes {
   #send;
   /** By whatever names a picture. @type {Map<string, Rid | null>} */
   #wanted = new Map();
-  /** Which section carries which picture. @type {Map<string, string>} */
+  /** Which section carries which picture, out of which source. @type {Map<string, Carried>} */
   #sections = new Map();
   /** What the server was told, by section. @type {Map<string, Rid | null>} */
   #told = new Map();
@@ -63,16 +65,19 @@ export class Wishes {
     this.#wanted.delete(picture);
   }
 
-  /** The sections carry these pictures now. @param {ReadonlyMap<string, string>} sections mid → picture */
+  /** The sections carry these pictures now; a wish is about one source. @param {ReadonlyMap<string, Carried>} sections by mid */
   carry(sections) {
-    for (const [mid, picture] of this.#sections) if (sections.get(mid) !== picture) this.#told.delete(mid);
+    for (const [mid, { picture, source }] of this.#sections) {
+      const now = sections.get(mid);
+      if (now?.picture !== picture || now.source !== source) this.#told.delete(mid);
+    }
     this.#sections = new Map(sections);
     this.#tell();
   }
 
   #tell() {
     this.#platform.clearTimeout(this.#timer);
-    const wishes = [...this.#sections].flatMap(([mid, picture]) => {
+    const wishes = [...this.#sections].flatMap(([mid, { picture }]) => {
       const rid = this.#wanted.get(picture);
       return rid === undefined || this.#told.get(mid) === rid ? [] : [{ mid, rid }];
     });
