@@ -82,7 +82,7 @@ _PREFERENCE = ("H264", "VP9", "AV1")
 """Of what somebody's device encodes efficiently, what everybody's decodes with the least work."""
 
 _FMT = re.compile(r"(\d{1,3}) (.{1,512})", re.ASCII)
-_RTPMAP = re.compile(r"(\d{1,3}) ([A-Za-z0-9._-]{1,32})/(\d{1,9})(?:/(\d{1,2}))?", re.ASCII)
+_RTPMAP = re.compile(r"(0|[1-9]\d?|1[01]\d|12[0-7]) ([A-Za-z0-9._-]{1,32})/(\d{1,9})(?:/(\d{1,2}))?", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z0-9./_-]{1,64}(?:=[A-Za-z0-9+/=,._-]{0,256})?")
 _EXTMAP = re.compile(r"(\d{1,5})(?:/(sendrecv|sendonly|recvonly|inactive))? ([!-~]{1,256})(?: .*)?", re.ASCII)
 _RID = re.compile(r"([A-Za-z0-9_-]{1,16}) send(?: .*)?")  # RFC 8852 section 3 has 16 bytes in the header extension
@@ -326,36 +326,39 @@ def _direction(session: sdp.Section, section: sdp.MediaSection) -> Direction:
 
 
 def _read_codecs(kind: str, formats: tuple[str, ...], attributes: list[tuple[str, str]]) -> tuple[CodecParameters, ...]:
+    """Return the codecs that we forward. Of several maps of one payload type, the first counts."""
+    places = {number: place for place, number in enumerate(formats)}
     parameters: dict[str, tuple[tuple[str, str], ...]] = {}
-    feedback: dict[str, list[str]] = {}
-    maps: list[tuple[str, str, int, int]] = []
+    feedback: dict[str, dict[str, None]] = {}
+    maps: dict[str, tuple[str, int, int]] = {}
     for name, value in attributes:
-        if name == "rtpmap" and (match := _RTPMAP.fullmatch(value)):
-            maps.append((match[1], match[2].lower(), int(match[3]), int(match[4] or 1)))
+        if name == "rtpmap" and (match := _RTPMAP.fullmatch(value)) and match[1] in places:
+            maps.setdefault(match[1], (match[2].lower(), int(match[3]), int(match[4] or 1)))
         elif name == "fmtp" and (match := _FMT.fullmatch(value)):
             parameters[match[1]] = _read_parameters(match[2])
         elif name == "rtcp-fb":
             which, _, what = value.partition(" ")
             if what in _FEEDBACK:
-                feedback.setdefault(which, []).append(what)
+                feedback.setdefault(which, {})[what] = None
     repairs = {
         dict(parameters.get(number, ())).get("apt", ""): int(number)
-        for number, encoding, clock, _ in maps
-        if encoding == "rtx" and clock == 90_000 and number in formats and int(number) <= 127
+        for number, (encoding, clock, _) in maps.items()
+        if encoding == "rtx" and clock == 90_000
     }
-    codecs: dict[int, CodecParameters] = {}
-    for number, encoding, clock, channels in maps:
+    codecs: list[CodecParameters] = []
+    for number in sorted(maps, key=places.__getitem__):
+        encoding, clock, channels = maps[number]
         known = CODECS.get((kind, encoding))
-        if known is None or known[1:] != (clock, channels) or number not in formats or int(number) > 127:
+        if known is None or known[1:] != (clock, channels):
             continue
-        said = dict.fromkeys([*feedback.get("*", ()), *feedback.get(number, ())])
+        said = {**feedback.get("*", {}), **feedback.get(number, {})}
         if "transport-cc" in said:
             said.pop("goog-remb", None)  # one way of estimating the bandwidth at a time
         codec = CodecParameters(
             known[0], int(number), clock, channels, parameters.get(number, ()), tuple(said), repairs.get(number)
         )
-        codecs.setdefault(int(number), codec)
-    return tuple(sorted(codecs.values(), key=lambda codec: formats.index(str(codec.payload_type))))
+        codecs.append(codec)
+    return tuple(codecs)
 
 
 def _read_parameters(text: str) -> tuple[tuple[str, str], ...]:
@@ -400,7 +403,8 @@ def _read_streams(attributes: list[tuple[str, str]]) -> tuple[str, tuple[Encodin
             cname = cname or match[2]
         elif name == "ssrc-group" and (match := _FID.fullmatch(value)):
             repairs[int(match[1])] = int(match[2])
-    first = next((number for number in numbers if number not in repairs.values()), None)
+    repairing = set(repairs.values())
+    first = next((number for number in numbers if number not in repairing), None)
     if first is None or not 0 < first < 2**32:
         return cname, ()
     repair = repairs.get(first)
