@@ -73,7 +73,7 @@ async function answer(owners = ['p'], connected = true) {
   const sections = receiving.flatMap(({ mid, kind }) => {
     const nth = receiving.filter((other) => other.kind === kind).findIndex((other) => other.mid === mid);
     const [participant, device = `transport-${participant}`] = owners[nth]?.split('/') ?? [];
-    return participant ? [{ mid, kind, participant, source: `${device}:${kind}` }] : [];
+    return participant ? [{ mid, kind, participant, source: `${device}:${kind}`, device: !device.startsWith('transport-') }] : [];
   });
   say({ type: 'relayAnswer', connection: id, description: { type: 'answer', sdp: `o=- 1\r\na=ice-ufrag:server\r\n` }, sections });
   await run();
@@ -634,6 +634,21 @@ describe('a relayed room', () => {
     await want(2, 2);
     await answer(['p']);
     assert.deepEqual(heard('track').at(-1), { type: 'track', peerId: 'p', source: 'dermatoscope', track: null, stream: null });
+  });
+
+  test('the browser is the main one, whichever section it comes in; a device is while there is no browser', async () => {
+    await join({ path: 'relayed', peers: [{ ...PEER, direct: false }] });
+    const connection = await want(2, 2);
+    await answer(['p', 'p/dermatoscope']);
+    await want(2, 2);
+    await answer(['p/dermatoscope', undefined]); // their page is loading anew
+    await want(2, 2);
+    await answer(['p/dermatoscope', 'p/transport-p2']);
+    for (const track of received(connection, 1)) flowing.add(track);
+    await pass(500);
+    assert.deepEqual(peer().stream.getTracks(), received(connection, 1));
+    const device = heard('track').findLast(({ source, track }) => source === 'dermatoscope' && track !== null);
+    assert.deepEqual(device.stream.getTracks(), received(connection, 0));
   });
 
   test('a connection that is replaced: what was shown stays until the new one brings it', async () => {

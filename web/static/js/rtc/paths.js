@@ -247,11 +247,9 @@ export class Paths {
     const carried = new Map();
     /** @type {Map<string, Partial<Record<Kind, MediaStreamTrack>>>} */
     const byPicture = new Map();
-    const present = new Set(this.#relay.incoming.map(({ participant, source }) => `${participant}/${deviceOf(source)}`));
+    this.#chooseMains();
     for (const { mid, participant, kind, source, track } of this.#relay.incoming) {
       const device = deviceOf(source);
-      const main = this.#mains.get(participant);
-      if (main === undefined || !present.has(`${participant}/${main}`)) this.#mains.set(participant, device);
       const picture = pictureOf(participant, this.#mains.get(participant) === device ? '' : device);
       if (kind === 'video') carried.set(mid, { picture, source });
       byPicture.set(picture, { ...byPicture.get(picture), [kind]: track });
@@ -272,6 +270,16 @@ export class Paths {
     }
     this.#wishes.carry(carried);
     this.review();
+  }
+
+  /** The main one is the participant's browser; of somebody who is here with devices alone, the first of them, for as long as it is there. */
+  #chooseMains() {
+    const { incoming } = this.#relay;
+    for (const { participant, source } of incoming) {
+      const main = this.#mains.get(participant);
+      if (!incoming.some((section) => section.participant === participant && deviceOf(section.source) === main)) this.#mains.set(participant, deviceOf(source));
+    }
+    for (const { participant, source, device } of incoming) if (!device) this.#mains.set(participant, deviceOf(source));
   }
 
   /**
