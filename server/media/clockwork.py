@@ -5,6 +5,7 @@ Driven by: sfu.py, every `TICK_S`. Sans-IO. Costs a look at the relay's table of
 
 from __future__ import annotations
 
+from server.media.downtrack import DownTrack
 from server.media.fastpath.relay import Relay
 from server.media.guard import Guard
 from server.media.peer import Peer
@@ -18,10 +19,12 @@ FEEDBACK_EVERY_S = 0.1
 """Of transport-cc: libwebrtc's usual pace."""
 SPEAKERS_EVERY = 4
 """Ticks: 0.2 s."""
+COMPARE_EVERY = 20
+"""Ticks between two looks at what all forwards carry: events that tell of it may have found the queue full."""
 
 
 class Clockwork:
-    """Every encoding that a worker receives, by its slot in the relay.
+    """Every encoding that a worker receives, by its slot in the relay, and every forward.
 
     Args:
         relay: Where they are.
@@ -30,6 +33,8 @@ class Clockwork:
 
     def __init__(self, relay: Relay, guard: Guard) -> None:
         self.encodings: dict[int, tuple[Peer, UpEncoding]] = {}
+        self.forwards: dict[int, tuple[Router, DownTrack]] = {}
+        """Every forward, by its slot."""
         self.watch = SourceWatch(relay.sources_view)
         self._relay = relay
         self._guard = guard
@@ -39,7 +44,7 @@ class Clockwork:
     def add(self, peer: Peer, encoding: UpEncoding) -> None:
         """Look after an encoding."""
         self.encodings[encoding.slot] = (peer, encoding)
-        self.watch.add(encoding.slot, encoding.track.kind == "video")
+        self.watch.add(encoding.slot, encoding.track.kind == "video", encoding.ssrc or 0)
 
     def remove(self, slot: int, encoding: UpEncoding) -> None:
         """Look after an encoding no longer. Another one that has its slot meanwhile is not touched."""
@@ -48,11 +53,21 @@ class Clockwork:
             del self.encodings[slot]
             self.watch.remove(slot)
 
+    def bound(self, slot: int, ssrc: int) -> None:
+        """Take note of an encoding's SSRC, unless it is known."""
+        peer, encoding = self.encodings[slot]
+        if encoding.ssrc != ssrc:
+            peer.bound(encoding, ssrc)
+            self.watch.restart(slot, ssrc)
+
     def tick(self, now: float) -> set[Router]:
         """Do all of it once. Returns the rooms in which something has changed."""
         self._ticks += 1
         self._relay.feedback(now, FEEDBACK_EVERY_S)
         changes = self.watch.look(now)
+        for slot, ssrc in changes.renamed:
+            with self._guard:
+                self.bound(slot, ssrc)
         for slot in changes.lossy:
             peer, encoding = self.encodings[slot]
             with self._guard:
@@ -66,6 +81,20 @@ class Clockwork:
                 changed.add(peer.router)
         if self._ticks % SPEAKERS_EVERY == 0:
             changed |= self._listen(now)
+        if self._ticks % COMPARE_EVERY == 0:
+            changed |= self._compare(now)
+        return changed
+
+    def _compare(self, now: float) -> set[Router]:
+        """Make up for switches that nobody was told of."""
+        changed: set[Router] = set()
+        slots = list(self.forwards)
+        for slot, source in zip(slots, self._relay.forwards_view["source"][slots].tolist(), strict=True):
+            router, down = self.forwards[slot]
+            if down.awaits(source):
+                with self._guard:
+                    router.switched(down, source, now)
+                changed.add(router)
         return changed
 
     def _flap(self, slots: list[int], now: float) -> set[Router]:

@@ -7,7 +7,7 @@ the only place that programs the relay's table of forwards.
 the publisher's own reports say, the RTP time moved by what the relay adds to timestamps; so sound and picture of one
 publisher stay on one clock, the publisher's, whatever encodings they are made of and however often these change.
 
-Spec: RFC 3550 section 6.4.1 (sender reports), 6.5.1 (CNAME).
+Spec: RFC 3550 section 6.4.1 (sender reports), 6.5.1 (CNAME); RFC 5104 section 4.3.1 (FIR).
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ class DownTrack:
         self._asked_at = 0.0
         self.is_waiting = False
         """Another encoding could be carried, but what is asked for may come any moment: `choose` again soon."""
+        self.fir_number: int | None = None
+        """Of the receiver's last request: the same again asks for nothing more (RFC 5104 section 4.3.1.2)."""
         self._max_temporal = ALL_TEMPORAL
         self._fed: tuple[UpEncoding, int, int] | None = None
         self._carried: UpEncoding | None = None
@@ -153,6 +155,10 @@ class DownTrack:
             return nearest if carried.order < nearest.order < asked.order else asked
         self.is_waiting = now < self._asked_at + STALE_S
         return asked if self.is_waiting else nearest
+
+    def awaits(self, slot: int) -> bool:
+        """Tell whether it is to carry this source, and is not known to do so."""
+        return self._fed is not None and self._fed[1] == slot and self._carried is not self._fed[0]
 
     def switched(self, slot: int) -> None:
         """The relay has begun to carry this source."""

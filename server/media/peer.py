@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from server.errors import InvalidStateError
+from server.errors import InvalidStateError, RefusalError
 from server.media.downtrack import DownTrack
 from server.media.fastpath.relay import Relay
 from server.media.parameters import HeaderExtension, SendParameters, TrackParameters
@@ -98,29 +98,36 @@ class Peer:
 
     # What it sends and receives.
 
-    def publish(self, source: str, track: TrackParameters, now: float) -> tuple[UpTrack | None, UpTrack | None]:
-        """Take a track. Returns the one that went for it and the one that came; both None: it is the same as before."""
-        self.use_extensions(track.extensions)
-        old = self.ups.get(track.mid)
-        if old is not None and _is_same(old.parameters, track):
-            return None, None
-        if old is not None:
-            self.unpublish(old, now)
-        up = UpTrack(
-            source,
-            self.transport.id,
-            self.participant,
-            self._relay,
-            self.transport.slot,
-            self._ssrc,
-            track,
-            self.transport.send_rtcp,
-        )
+    def has(self, track: TrackParameters) -> bool:
+        """Tell whether a track is published, and as this says."""
+        up = self.ups.get(track.mid)
+        return up is not None and _is_same(up.parameters, track)
+
+    def publish(self, source: str, track: TrackParameters, now: float) -> UpTrack:
+        """Take a track whose mid has none.
+
+        Raises:
+            RefusalError: `bad_sdp`, an SSRC of it is another stream's; `room_full`, the relay has no room left.
+        """
+        try:
+            up = UpTrack(
+                source,
+                self.transport.id,
+                self.participant,
+                self._relay,
+                self.transport.slot,
+                self._ssrc,
+                track,
+                self.transport.send_rtcp,
+            )
+        except InvalidStateError as error:
+            is_full = int((self._relay.sources_view["used"] == 0).sum()) < max(len(track.encodings), 1)
+            raise RefusalError("room_full" if is_full else "bad_sdp") from error
         self.ups[track.mid] = up
         for encoding in up.encodings:
             self._know(encoding)
         self.router.publish(up, now)
-        return old, up
+        return up
 
     def unpublish(self, up: UpTrack, now: float) -> None:
         """Take a track no longer."""
@@ -221,8 +228,11 @@ class Peer:
                 case PictureLossIndication(_, ssrc):
                     self._on_picture_wanted(ssrc, now)
                 case FullIntraRequest(_, _, requests):
-                    for ssrc, _ in requests:
-                        self._on_picture_wanted(ssrc, now)
+                    for ssrc, number in requests:
+                        down = self._downs_by_ssrc.get(ssrc)
+                        if down is not None and down.fir_number != number:
+                            down.fir_number = number
+                            self._on_picture_wanted(ssrc, now)
                 case Goodbye(ssrcs):
                     ended += [self._by_ssrc[ssrc] for ssrc in ssrcs if ssrc in self._by_ssrc]
                 case _:

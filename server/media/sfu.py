@@ -106,7 +106,6 @@ class Sfu:
         self._peers: dict[str, Peer] = {}
         self._by_slot: dict[int, Peer] = {}
         self._by_ufrag: dict[str, Peer] = {}
-        self._forwards: dict[int, tuple[Router, str, str]] = {}
         self._clockwork = Clockwork(relay, self.guard)
         self._busy: set[Router] = set()
         self._outgoing: list[tuple[bytes, Endpoint]] = []
@@ -170,7 +169,7 @@ class Sfu:
                 self._forget(up)
             for down in peer.downs.values():
                 self._tally.forward_goes(down.forward)
-                del self._forwards[down.forward]
+                del self._clockwork.forwards[down.forward]
             peer.leave(now)
             self._closed_drops += peer.transport.all_drops()
             self._tally.transport_goes(peer.transport.slot)
@@ -202,19 +201,21 @@ class Sfu:
             The source's id, `<transport>:<mid>`.
 
         Raises:
-            InvalidStateError: The track has no codec or no usable mid, or the relay has no room left.
+            RefusalError: `bad_sdp`, an SSRC of it is another stream's; `room_full`, the relay has no room left. What
+                the peer has sent in the section until now is taken no longer.
+            InvalidStateError: The track has no codec or no usable mid.
         """
         require(track)
         peer = self._peer(transport)
         source = f"{transport}:{track.mid}"
-        old, up = peer.publish(source, track, now)
-        if old is not None:
-            self._forget(old)
-        if up is not None:
-            for encoding in up.encodings:
-                self._clockwork.add(peer, encoding)
-            if self._tick_at is None:
-                self._tick_at = now + TICK_S
+        peer.use_extensions(track.extensions)
+        if peer.has(track):
+            return source
+        self.unpublish(transport, track.mid, now)
+        for encoding in peer.publish(source, track, now).encodings:
+            self._clockwork.add(peer, encoding)
+        if self._tick_at is None:
+            self._tick_at = now + TICK_S
         self._settle(peer.router, now)
         self.wake()
         return source
@@ -264,7 +265,7 @@ class Sfu:
             msid=f"{publisher.participant if publisher and publisher.router is peer.router else '-'} {source}",
         )
         down = peer.subscribe(track, source, parameters, now)
-        self._forwards[down.forward] = (peer.router, transport, track.mid)
+        self._clockwork.forwards[down.forward] = (peer.router, down)
         self._settle(peer.router, now)
         self.wake()
         return parameters
@@ -312,9 +313,9 @@ class Sfu:
             "rooms": len(self._rooms),
             "transports": len(self._peers),
             "sources": len(self._clockwork.encodings),
-            "forwards": len(self._forwards),
+            "forwards": len(self._clockwork.forwards),
         }
-        return counts | self._tally.totals(self._clockwork.encodings, self._forwards)
+        return counts | self._tally.totals(self._clockwork.encodings, self._clockwork.forwards)
 
     def all_drops(self) -> Counter[str]:
         """Count what came to nothing here, in transports, ICE and DTLS, by reason; closed transports included."""
@@ -435,19 +436,16 @@ class Sfu:
             self._settle(peer.router, now)
 
     def _on_switched(self, forward: int, slot: int, now: float) -> None:
-        known = self._forwards.get(forward)
+        known = self._clockwork.forwards.get(forward)
         if known is not None:
-            router, transport, mid = known
-            router.switched(self._peers[transport].downs[mid], slot, now)
+            router, down = known
+            router.switched(down, slot, now)
             self._settle(router, now)
 
     def _on_bound(self, slot: int, ssrc: int, now: float) -> None:
-        known = self._clockwork.encodings.get(slot)
         # The event may be of a source that had the slot before.
-        if known is not None and int(self._relay.sources_view[slot]["ssrc"]) == ssrc:
-            peer, encoding = known
-            peer.bound(encoding, ssrc)
-            self._clockwork.watch.restart(slot)
+        if slot in self._clockwork.encodings and int(self._relay.sources_view[slot]["ssrc"]) == ssrc:
+            self._clockwork.bound(slot, ssrc)
 
     def _on_unknown_ssrc(self, index: int, data: bytes, now: float) -> None:
         """RTP without a known SSRC."""
@@ -506,7 +504,7 @@ class Sfu:
     def _unsubscribe(self, peer: Peer, mid: str, now: float) -> None:
         down = peer.downs[mid]
         self._tally.forward_goes(down.forward)
-        del self._forwards[down.forward]
+        del self._clockwork.forwards[down.forward]
         peer.unsubscribe(down, now)
 
     def _forget(self, up: UpTrack) -> None:

@@ -1,6 +1,6 @@
 """What has changed in the relay's table of sources: one look at whole columns, instead of a question to every track.
 
-Driven by: sfu.py, every 50 ms. Sans-IO. Costs a few tens of microseconds a look for a thousand sources; what it
+Driven by: clockwork.py, every 50 ms. Sans-IO. Costs a few tens of microseconds a look for a thousand sources; what it
 returns is short, because media that flows does not change.
 """
 
@@ -31,12 +31,14 @@ class Changes:
     """It comes no more."""
     flapped: list[int]
     """Packets have begun or ceased to come."""
+    renamed: list[tuple[int, int]]
+    """They have an SSRC that we have not been told of: slot and SSRC."""
     lossy: list[int]
     """Something is missing that may still be had."""
 
 
 class SourceWatch:
-    """The last look at the sources. Holds 28 bytes for each slot of the table.
+    """The last look at the sources. Holds 36 bytes for each slot of the table.
 
     Args:
         view: `Relay.sources_view`.
@@ -50,20 +52,22 @@ class SourceWatch:
         self._fresh = np.zeros(len(view), bool)
         self._since = np.zeros(len(view))
         self._lost = np.zeros(len(view), np.int64)
+        self._ssrc = np.zeros(len(view), np.int64)
         self._repair_until = np.zeros(len(view))
         self._used = 0
 
-    def add(self, slot: int, is_video: bool) -> None:
-        """Watch a slot from now on; it is taken for silent."""
+    def add(self, slot: int, is_video: bool, ssrc: int) -> None:
+        """Watch a slot from now on; it is taken for silent. An SSRC that is not known yet is 0."""
         self._used = max(self._used, slot + 1)
         self._watched[slot] = True
         self._video[slot] = is_video
         self._live[slot] = self._fresh[slot] = False
         self._since[slot] = 0.0
-        self.restart(slot)
+        self.restart(slot, ssrc)
 
-    def restart(self, slot: int) -> None:
-        """Its counters have begun again."""
+    def restart(self, slot: int, ssrc: int) -> None:
+        """It has another SSRC, and its counters have begun again."""
+        self._ssrc[slot] = ssrc
         self._lost[slot] = 0
         self._repair_until[slot] = 0.0
 
@@ -89,6 +93,7 @@ class SourceWatch:
         decodable = has_received & (~video | (rows["keyframes"] > 0))
         live = decodable & (received_at > np.maximum(self._since[:n], now - SILENT_S))
         fresh = has_received & (received_at > now - STALE_S)
+        renamed = watched & (rows["ssrc"] != self._ssrc[:n]) & (rows["ssrc"] != 0)
         lost = rows["lost"]
         more_lost = watched & video & (lost > self._lost[:n])
         self._repair_until[:n][more_lost] = now + REPAIRING_S
@@ -96,6 +101,7 @@ class SourceWatch:
             np.flatnonzero(live & ~self._live[:n]).tolist(),
             np.flatnonzero(watched & ~live & self._live[:n]).tolist(),
             np.flatnonzero(watched & (fresh != self._fresh[:n])).tolist(),
+            [(slot, int(rows[slot]["ssrc"])) for slot in np.flatnonzero(renamed).tolist()],
             np.flatnonzero(watched & (self._repair_until[:n] > now)).tolist(),
         )
         self._live[:n] = live

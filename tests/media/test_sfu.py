@@ -253,7 +253,7 @@ def test_when_the_relay_is_full_nothing_is_left_of_the_attempt():
     ada = Member(world, "ada")
     ada.publish(video())
     ada.publish(audio())
-    with pytest.raises(InvalidStateError):
+    with pytest.raises(RefusalError, match="room_full"):
         ada.publish(video("w", rids=("q", "h", "f")))
     assert used(world.relay) == (1, 2, 0)
     ada.publish(video("w"))

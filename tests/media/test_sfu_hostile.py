@@ -2,10 +2,12 @@
 
 import pytest
 
-from server.media.events import TransportFailed, TransportInterrupted
+from server.errors import RefusalError
+from server.media.events import TrackStopped, TransportFailed, TransportInterrupted
 from server.media.fastpath.relay import Address
-from server.media.rtp.rtcp import MAX_PACKETS, Nack, PictureLossIndication, ReceiverReport
+from server.media.rtp.rtcp import MAX_PACKETS, FullIntraRequest, Nack, PictureLossIndication, ReceiverReport
 from server.media.sfu import Sfu
+from server.media.uptrack import KEYFRAME_EVERY_S
 from tests.relayed import Rtp, vp8
 from tests.sfupeers import MID, Member, World, audio, video
 from tests.transportpeers import check
@@ -202,3 +204,68 @@ def test_a_compound_of_too_many_packets_is_not_read(world):
     assert world.sfu.all_drops()["bad_rtcp"] == 1
     ben.send_rtcp(*[wanted] * MAX_PACKETS)
     assert len(ada.rtcp(PictureLossIndication)) == 1
+
+
+class TestAnSsrcOfAnotherSection:
+    def test_is_refused_and_nothing_is_left_of_the_section(self, world):
+        ada = Member(world, "ada")
+        ada.publish(audio("a"))
+        ada.publish(video("v"))
+        ada.send_audio(0x55)
+        ada.send_video(0xA0, key=True)
+        world.advance(0.2)
+        world.take()
+        with pytest.raises(RefusalError, match="bad_sdp"):
+            ada.publish(video("v", ssrc=0x55))
+        assert TrackStopped("ada", "ada:v") in world.take()
+        world.advance(1.0)
+        assert world.sfu.statistics()["sources"] == used(world)[1] == 1
+        ada.publish(video("v"))
+        world.sfu.close_transport("ada", world.now)
+        assert world.sfu.statistics()["sources"] == used(world)[1] == 0
+        assert world.sfu.guard.failures == 0
+
+    def test_of_the_same_offer_too(self, world):
+        ada = Member(world, "ada")
+        ada.publish(video("v", ssrc=0x55))
+        with pytest.raises(RefusalError, match="bad_sdp"):
+            ada.publish(video("w", ssrc=0x55))
+
+
+class TestAnEventThatFoundTheQueueFull:
+    """Nobody says again which SSRC a stream has and what a forward carries: the tables do."""
+
+    def lose(self, world: World, sender: Member) -> None:
+        """Let a stream begin, and nobody be told."""
+        rtp = Rtp(0xA0, 999, vp8(999, key=True), 0, 96, True, {MID: b"v"})
+        world.relay.process([(sender.address, sender._protect.protect(bytes(rtp)))], world.now)
+        assert len(world.relay.take_events()) == 2
+
+    def test_is_made_up_for(self, world):
+        ada, ben = Member(world, "ada"), Member(world, "ben")
+        parameters = ben.subscribe(video("x"), ada.publish(video()))
+        self.lose(world, ada)
+        for _ in range(30):
+            ada.send_video(0xA0)
+            world.advance(0.05)
+        ben.send_rtcp(PictureLossIndication(1, parameters.ssrc))
+        _, control = ada.received()
+        assert any(isinstance(each, PictureLossIndication) and each.media_ssrc == 0xA0 for each in control)
+        assert any(isinstance(each, ReceiverReport) and each.reports for each in control)
+        (down,) = world.sfu._peers["ben"].downs.values()
+        assert down.shown in down.wanted
+        assert not down.awaits(int(world.relay.forwards_view[down.forward]["source"]))
+
+
+def test_a_repeated_request_of_the_same_number_is_one_request(world):
+    ada, ben = Member(world, "ada"), Member(world, "ben")
+    parameters = ben.subscribe(video("x"), ada.publish(video()))
+    ada.send_video(0xA0, key=True)
+    for numbers, keyframes in (((7, 7, 7), 1), ((7,), 0), ((8, 8), 1), ((7,), 1)):
+        asked = 0
+        for number in numbers:
+            world.advance(2 * KEYFRAME_EVERY_S)
+            ada.take()
+            ben.send_rtcp(FullIntraRequest(1, 0, ((parameters.ssrc, number),)))
+            asked += len(ada.rtcp(PictureLossIndication))
+        assert asked == keyframes
