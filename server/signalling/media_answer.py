@@ -71,6 +71,9 @@ def write_answer(
         "a=ice-lite",
         *(["a=extmap-allow-mixed"] if offer.extmap_allow_mixed else []),
         "a=msid-semantic: WMS *",
+    ]
+    # In every section, as RFC 9429 section 5.3.1 has it, not once for all: Pion looks for `setup` nowhere else.
+    transport = [
         f"a=ice-ufrag:{local.ice.ufrag}",
         f"a=ice-pwd:{local.ice.pwd}",
         *(f"a=fingerprint:{print_.algorithm} {print_.value}" for print_ in local.dtls.fingerprints),
@@ -78,7 +81,7 @@ def write_answer(
     ]
     for entry in agreed:
         if entry.codecs:
-            lines += _accepted(entry, local, start_bps)
+            lines += _accepted(entry, local, start_bps, transport)
             if entry is accepted[0]:
                 lines += candidate_lines(local.candidates)
         else:
@@ -104,7 +107,7 @@ def _refused(section: OfferedSection) -> list[str]:
     return [*lines, "a=inactive", *([f"a=mid:{section.mid}"] if section.mid else [])]
 
 
-def _accepted(entry: Agreed, local: LocalParameters, start_bps: int) -> Iterator[str]:
+def _accepted(entry: Agreed, local: LocalParameters, start_bps: int, transport: Sequence[str]) -> Iterator[str]:
     section = entry.section
     default = local.candidates[0] if local.candidates else Endpoint("0.0.0.0", 9)
     formats = [
@@ -115,6 +118,7 @@ def _accepted(entry: Agreed, local: LocalParameters, start_bps: int) -> Iterator
     ]
     yield f"m={section.kind} {default.port} {section.protocol} {' '.join(formats)}"
     yield f"c=IN {'IP6' if ':' in default.ip else 'IP4'} {default.ip}"
+    yield from transport
     yield f"a=mid:{section.mid}"
     yield f"a={entry.direction}"
     yield "a=rtcp-mux"

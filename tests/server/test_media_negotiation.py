@@ -114,6 +114,8 @@ class TestBrowsers:
         assert "a=ice-lite" in head and "a=group:BUNDLE 0 1 2 3" in head
         for part, direction in ((audio, "recvonly"), (video, "recvonly"), (hear, "sendonly"), (see, "sendonly")):
             assert f"a={direction}\r\n" in part and "a=rtcp-mux" in part
+            for name in ("setup:passive\r\n", "ice-ufrag:", "ice-pwd:", "fingerprint:sha-256 "):
+                assert part.count(f"a={name}") == 1 and name not in head, "Pion reads it in sections only"
         assert "a=simulcast:recv q;h;f" in video and "a=rid:h recv" in video
         assert "x-google-start-bitrate=300" in video and "x-google" not in see
         assert video.count("a=rtpmap") == 2, "the room's codec and its rtx, nothing else"
