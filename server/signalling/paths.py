@@ -131,6 +131,8 @@ class Paths:
         self._renewed: set[str] = set()
         """Whose page is another than the one that made their connection."""
         self._speakers = Speakers(participants=[])
+        self._told_move = 0
+        """The last move that was told; one that begins with somebody's coming is told by `flush`."""
         self._armed_at: float | None = None
 
     # Views -----------------------------------------------------------------------------------------------------------
@@ -184,7 +186,7 @@ class Paths:
 
     def greet(self, participant: str) -> None:
         """Tell somebody who has just been told the state of the room what else is under way."""
-        if (move := self._topology.move) is not None:
+        if (move := self._topology.move) is not None and move.move == self._told_move:
             self._conversation.tell_person(participant, Move(move=move.move, to=move.to, reason=move.reason))
         if participant in self._wanted:
             self._conversation.tell_person(participant, self._wanted[participant])
@@ -301,6 +303,7 @@ class Paths:
             case LinksChanged(pairs):
                 self._conversation.relink(pairs)
             case MoveStarted(move, to, reason):
+                self._told_move = move
                 self._tell_all(Move(move=move, to=to, reason=reason))
             case MoveEnded(move, path, reason, outcome):
                 moved = outcome == "moved"
@@ -308,6 +311,8 @@ class Paths:
                 self._settings.moves[reason, outcome] += 1
                 if moved:
                     self._conversation.path_moved(path, reason)
+                if self._speakers.participants and moved and path == "relayed":  # those heard before were not told
+                    self._tell_all(self._speakers)
 
     def _pass_on(self, event: RelayedEvent, now: float) -> None:
         match event:

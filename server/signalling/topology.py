@@ -18,6 +18,7 @@ passes does not take them back to it.
     Why relayed    more than two people; a recording; host or operator want it (`policy`);
                    the link of a pair (see `links.py`): dead, bad, or longer by TURN
     Why direct     none of these any more, for a while; or the media server lost somebody and the link lives
+                   (not during a recording, which would miss it)
 
 Nothing else is remembered: after each input `_decide` looks at the whole and does what is due. Cost: linear in the
 people, with more than two and a mesh linear in the pairs. Memory: about 200 bytes per person, two reports per pair.
@@ -108,6 +109,8 @@ class _Person:
     """That connection is there."""
     lost: bool = False
     """It was there, and is not any more."""
+    deaf: bool = False
+    """Nothing comes through it, they say: known long before their checks are missed here."""
     said: Literal["", "ready", "failed"] = ""
     """About the move under way."""
 
@@ -228,7 +231,7 @@ class Topology:
         person = self._people[participant]
         person.online = True
         if not same_page:
-            person.relayed = person.lost = person.asked = False
+            person.relayed = person.lost = person.deaf = person.asked = False
             person.entered_at, person.said = now, ""
             for pair, link in self._links.items():
                 if participant in pair:
@@ -247,7 +250,7 @@ class Topology:
         person = self._people.get(participant)
         if person is None:
             return
-        person.relayed, person.lost = True, False
+        person.relayed, person.lost, person.deaf = True, False, False
         self._decide(now)
 
     def disconnected(self, participant: str, now: float) -> None:
@@ -263,6 +266,7 @@ class Topology:
         """Take what one end of a direct connection says about it; of one that is not to be there: nothing."""
         link = self._links.get(frozenset((sender, report.to)))
         if link is not None:
+            self._people[sender].deaf = not report.relay_alive
             link.receive(sender, report, now, may_clear=self._move is None)
             self._decide(now)
 
@@ -334,7 +338,7 @@ class Topology:
             self._planned.reset()
             self._urgent.reset()
         lives = link is not None and link.lives(now)
-        if lives and self.path == "relayed" and reason not in self._held and self._somebody_lost():
+        if lives and self.path == "relayed" and "recording" not in self._held and self._somebody_lost():
             return "direct", "failure"
         if reason is not None:
             return "relayed", reason
@@ -466,10 +470,13 @@ class Topology:
 
     def _all_connected(self, to: Path = "relayed") -> bool:
         """Whether everybody can take part in a move."""
-        return all(person.online and (person.relayed or to == "direct") for person in self._people.values())
+        return all(
+            person.online and ((person.relayed and not person.deaf) or to == "direct")
+            for person in self._people.values()
+        )
 
     def _somebody_lost(self) -> bool:
-        return any(person.lost for person in self._people.values())
+        return any(person.lost or person.deaf for person in self._people.values())
 
     def _old_path_lives(self, now: float) -> bool:
         if self.path == "relayed":

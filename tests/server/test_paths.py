@@ -353,6 +353,30 @@ def test_a_kept_page_in_the_middle_of_a_move(clinic, pair):
     assert clinician.last(Moved) == Moved(move=1, path="relayed")
 
 
+def test_who_brings_a_move_about_by_coming_back_is_told_once(clinic, pair):
+    _, patient = pair
+    secret, link = patient.resume, Link(clinic.room)
+    patient.drop()
+    clinic.live().paths.hold("recording", True, clinic.now)
+    back = clinic.hello(link, resume=secret)
+    assert heard(back, Move) == [Move(move=1, to="relayed", reason="recording")]
+
+
+def test_who_speaks_is_told_when_the_room_has_moved(clinic, pair):
+    clinician, patient = pair
+    clinic.unready = {patient.id}
+    third(clinic, clinician)
+    clinic.work()
+    clinic.tell_media(SpeakersChanged(clinic.room.id, (clinician.id,)))
+    assert heard(patient, Speakers) == []
+    clinician.hear()
+    patient.say(MoveReady(move=1))
+    told = clinician.hear()
+    moved, speakers = Moved(move=1, path="relayed"), Speakers(participants=[clinician.id])
+    assert told.index(moved) < told.index(speakers)
+    assert heard(patient, Speakers) == [speakers]
+
+
 def test_another_page_in_the_middle_of_a_move(clinic, pair):
     clinician, patient = pair
     clinic.unready = {clinician.id}

@@ -609,6 +609,30 @@ def test_the_media_server_loses_somebody_and_the_link_lives(stage):
     assert stage.pass_time(60) == []
 
 
+def test_somebody_hears_nothing_through_the_media_server_and_the_link_lives(stage):
+    stage.pair()
+    stage.link = LOSSY
+    stage.pass_time(8)
+    stage.link = GOOD
+    stage.pass_time(4)
+    stage.take()
+    assert started(stage.report("a", "b", relay_alive=False)) == [("direct", "failure")]
+    assert stage.topology.path == "direct"
+    stage.topology.hold("recording", True, stage.now)
+    stage.report("a", "b", relay_alive=False)
+    assert started(stage.take()) == [], "nobody is moved to a path that does not reach them"
+    assert started(stage.report("a", "b")) == [("relayed", "recording")]
+
+
+def test_somebody_who_hears_nothing_is_on_a_new_page_or_connection(stage):
+    stage.pair()
+    stage.report("a", "b", relay_alive=False)
+    stage.topology.connected("a", stage.now)
+    stage.topology.hold("recording", True, stage.now)
+    stage.drain()
+    assert started(stage.take()) == [("relayed", "recording")]
+
+
 def test_the_media_server_loses_somebody_during_a_recording_or_among_three(stage):
     stage.relayed_pair()
     stage.pass_time(4)
@@ -621,9 +645,36 @@ def test_the_media_server_loses_somebody_during_a_recording_or_among_three(stage
 
     three = Stage()
     three.enter("a", "b", "c")
+    three.topology.hold("headcount", True, three.now)
     three.pass_time(4)
     three.topology.disconnected("a", three.now)
     assert started(three.pass_time(60)) == []
+
+
+@pytest.mark.parametrize("reason", ["policy", "headcount"])
+def test_the_media_server_loses_one_of_two_who_are_relayed_by_order_or_for_a_device(stage, reason):
+    """Order or device, a conversation that goes on is more: and back, when the media server is there again."""
+    stage.pair()
+    stage.topology.hold(reason, True, stage.now)
+    stage.pass_time(4)
+    assert stage.topology.path == "relayed"
+    stage.topology.disconnected("a", stage.now)
+    stage.drain()
+    assert started(stage.take()) == [("direct", "failure")]
+    assert stage.topology.path == "direct"
+    stage.pass_time(60)
+    assert stage.topology.path == "direct"
+    stage.topology.connected("a", stage.now)
+    assert started(stage.pass_time(4)) == [("relayed", reason)]
+
+
+def test_a_recording_with_an_order_is_a_recording(stage):
+    stage.relayed_pair()
+    stage.topology.hold("policy", True, stage.now)
+    stage.pass_time(4)
+    stage.topology.disconnected("a", stage.now)
+    stage.drain()
+    assert stage.take() == []
 
 
 def test_old_reports_say_nothing(stage):
