@@ -241,6 +241,8 @@ class PathReport(Message, frozen=True, tag="pathReport"):
     """It runs through TURN."""
     relay_rtt_ms: Annotated[float, Meta(ge=0, le=60_000)] | None = None
     """Of our own connection to the media server, when there is one."""
+    relay_alive: bool = True
+    """What should come through the media server does come, or nothing is to be said of that."""
 
 
 class MoveReady(Message, frozen=True, tag="moveReady"):

@@ -595,6 +595,51 @@ describe('a direct connection', () => {
   });
 });
 
+describe('the relayed path beside a direct connection', () => {
+  let direct, relayed;
+  beforeEach(async () => {
+    ({ direct, relayed } = await directAndWarm());
+    direct.answers = relayed.answers = 1;
+    say({ type: 'move', move: 1, to: 'relayed', reason: 'policy' });
+    for (const track of received(relayed)) flowing.add(track);
+    await pass(700);
+    say({ type: 'moved', move: 1, path: 'relayed' });
+    for (const track of received(direct)) flowing.delete(track);
+    await pass(3000);
+  });
+
+  const lastReport = () => said('pathReport').at(-1);
+
+  test('that dies is reported with the direct one, after two seconds; and when somebody answers there again', async () => {
+    assert.equal('relayAlive' in lastReport(), false);
+    flowing.clear();
+    await pass(1500);
+    assert.equal('relayAlive' in lastReport(), false, 'a stumble');
+    await pass(1200);
+    assert.deepEqual([lastReport().alive, lastReport().relayAlive], [true, false]);
+    say({ type: 'move', move: 2, to: 'direct', reason: 'failure' });
+    for (const track of received(direct)) flowing.add(track);
+    await pass(700);
+    assert.equal(said('moveReady').at(-1).move, 2);
+    say({ type: 'moved', move: 2, path: 'direct' });
+    await pass(3000);
+    assert.equal(lastReport().relayAlive, false);
+    relayed.answers += 1;
+    await pass(1000);
+    assert.equal('relayAlive' in lastReport(), false);
+  });
+
+  test('is dead when ICE says so, and not when nobody sends', async () => {
+    say({ type: 'peerChanged', peer: { ...PEER, microphone: 'off', camera: 'off' } });
+    flowing.clear();
+    await pass(5000);
+    assert.equal('relayAlive' in lastReport(), false);
+    relayed.setState('disconnected', 'disconnected');
+    await pass(500);
+    assert.equal(lastReport().relayAlive, false);
+  });
+});
+
 describe('a relayed room', () => {
   test('sends at once, without a limit, and holds direct connections without tracks', async () => {
     await join({ path: 'relayed', peers: [PEER, OTHER] });

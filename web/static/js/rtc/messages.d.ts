@@ -116,6 +116,7 @@ export type PathReport = {
   rttMs?: number | null;
   turn?: boolean;
   relayRttMs?: number | null;
+  relayAlive?: boolean;
 };
 
 /** Everything that lives on the old path arrives here on the new one too, and is what the person sees and hears. */

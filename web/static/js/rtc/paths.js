@@ -54,6 +54,8 @@ const GOES_ON_MS = 1000;
 const STEADY_MS = { audio: 100, video: 350 };
 /** And its pictures come at this part of the pace of the old path's: after a key frame that was too large, an encoder leaves many out. */
 const PACE_SHARE = 0.6;
+/** The media server brings nothing any more: sound and pictures of everybody stand still for so long. */
+const RELAY_STANDS_STILL_MS = 2000;
 /** The old path is sent on for so long after the move: until the new picture stands on everybody's screen. */
 const LINGER_MS = 1000;
 /** Between two looks at the statistics: while something changes, while another path stands by, otherwise. */
@@ -94,6 +96,8 @@ export class Paths {
 
   /** When what should come directly last failed to come, by peer. @type {WeakMap<Peer, number>} */
   #died = new WeakMap();
+  /** The same of the media server, of all peers. */
+  #relayDiedAt = -Infinity;
   #running = false;
   #looking = false;
   #lookedAt = -Infinity;
@@ -469,11 +473,12 @@ export class Paths {
   /** Tell the server how the direct connections fare. */
   #report() {
     const now = this.#host.platform.now();
+    const relayAlive = this.#isRelayAlive(now);
     for (const peer of this.#host.peers().values()) {
       const [connection] = peer.connections;
       const alive = this.#isAlive(peer, now);
       if (alive === null || (connection === undefined && alive)) continue;
-      const message = this.#reports.due(peer.id, connection ?? null, this.#relay.connection, alive, now);
+      const message = this.#reports.due(peer.id, connection ?? null, this.#relay.connection, alive, relayAlive, now);
       if (message !== null && !this.#host.send(message)) this.#reports.unsaid(peer.id);
     }
   }
@@ -484,14 +489,31 @@ export class Paths {
     if (direct === 'none') return null;
     if (direct === 'connecting') return peer.connection === 'online' ? false : null; // the server has the patience (server/signalling/links.py)
     if (direct !== 'connected') return false;
-    const expects = this.#path === 'direct' && peer.connection === 'online' && (peer.microphone === 'on' || peer.camera === 'on');
     if (now < this.#judgeFrom) return true;
-    if (!expects) return this.#reports.answersSince(peer.connections[0] ?? null, this.#died.get(peer) ?? -Infinity, now);
+    if (!this.#expects(peer, 'direct')) return this.#reports.answersSince(peer.connections[0] ?? null, this.#died.get(peer) ?? -Infinity, now);
     const ages = KINDS.map((kind) => this.#arrivals.age(peer.shown.coming(kind, 'direct'), now));
     // What has never come is not dead, but on its way: the ICE state tells of that.
     const alive = ages.every((age) => age === Infinity) || ages.some((age) => age <= GOES_ON_MS);
     if (!alive) this.#died.set(peer, now);
     return alive;
+  }
+
+  /** Whether what should come through the media server does come, as far as can be said. @param {number} now */
+  #isRelayAlive(now) {
+    const { connection, state } = this.#relay;
+    if (state === 'connecting' || now < this.#judgeFrom) return true;
+    if (state !== 'connected') return false;
+    const expected = [...this.#host.peers().values()].filter((peer) => this.#expects(peer, 'relayed'));
+    const ages = expected.flatMap((peer) => KINDS.map((kind) => this.#arrivals.age(peer.shown.coming(kind, 'relayed'), now))).filter(Number.isFinite);
+    if (ages.length === 0) return this.#relayDiedAt === -Infinity || this.#reports.answersSince(connection, this.#relayDiedAt, now);
+    const alive = ages.some((age) => age <= RELAY_STANDS_STILL_MS);
+    this.#relayDiedAt = alive ? -Infinity : now;
+    return alive;
+  }
+
+  /** Whether something of theirs should come by a path. @param {Peer} peer @param {Path} path */
+  #expects(peer, path) {
+    return this.#path === path && peer.connection === 'online' && (peer.microphone === 'on' || peer.camera === 'on');
   }
 
   /** @param {string} picture @param {{peerId: string, source: string}} device */

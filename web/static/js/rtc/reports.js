@@ -21,7 +21,7 @@ const ANSWER_WITHIN_MS = 11_000;
 export class PathReports {
   /** @type {WeakMap<RTCPeerConnection, Facts>} */
   #facts = new WeakMap();
-  /** What was said of each peer. @type {Map<string, {alive: boolean, at: number, lived: boolean}>} */
+  /** What was said of each peer. @type {Map<string, {alive: boolean, relayAlive: boolean, at: number, lived: boolean}>} */
   #said = new Map();
 
   /** @param {RTCPeerConnection} connection @param {RTCStatsReport} report @param {number} now */
@@ -60,14 +60,16 @@ export class PathReports {
    * @param {RTCPeerConnection | null} connection
    * @param {RTCPeerConnection | null} relay
    * @param {boolean} alive
+   * @param {boolean} relayAlive
    * @param {number} now
    * @returns {PathReport | null}
    */
-  due(to, connection, relay, alive, now) {
+  due(to, connection, relay, alive, relayAlive, now) {
     const said = this.#said.get(to);
     const lived = alive || (said?.lived ?? false);
-    if (said !== undefined && said.alive === alive && now - said.at < (lived ? PERIOD_MS : BEGINNING_PERIOD_MS)) return null;
-    this.#said.set(to, { alive, at: now, lived });
+    const same = said?.alive === alive && said.relayAlive === relayAlive;
+    if (same && now - said.at < (lived ? PERIOD_MS : BEGINNING_PERIOD_MS)) return null;
+    this.#said.set(to, { alive, relayAlive, at: now, lived });
     const facts = connection ? this.#facts.get(connection) : undefined;
     const rttMs = this.#rttMs(connection);
     const relayRttMs = this.#rttMs(relay);
@@ -78,6 +80,7 @@ export class PathReports {
     if (rttMs !== null) report.rttMs = rttMs;
     if (route?.local === 'relay' || route?.remote === 'relay') report.turn = true;
     if (relayRttMs !== null) report.relayRttMs = relayRttMs;
+    if (!relayAlive) report.relayAlive = false;
     return report;
   }
 
