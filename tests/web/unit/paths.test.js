@@ -480,6 +480,45 @@ describe('a move', () => {
     assert.equal(said('moveReady').length, 1);
   });
 
+  /** Our socket is another one; the room is still on the old path. */
+  async function comeBack() {
+    environment.dispatchEvent(new Event('online'));
+    socket().welcome({ state: 'joined', ...PATIENT });
+    say({ type: 'state', state: 'joined', peers: [PEER], path: 'direct' });
+  }
+
+  test('back from a dead socket in the middle of it: it goes on, and what is shown is not taken away', async () => {
+    const moving = { type: 'move', move: 1, to: 'relayed', reason: 'policy' };
+    say(moving);
+    for (const track of received(relayed)) flowing.add(track);
+    await pass(700);
+    const taken = [];
+    const [sound] = relayed.getTransceivers();
+    const { replaceTrack } = sound.sender;
+    sound.sender.replaceTrack = async (track) => (taken.push(track), replaceTrack(track));
+    await comeBack();
+    say(moving);
+    await pass(2000);
+    assert.deepEqual(taken, []);
+    assert.deepEqual(shown(), ['relayed', 'relayed']);
+    assert.deepEqual(said('moveReady'), [{ type: 'moveReady', move: 1 }], 'said again, on the new socket');
+    assert.equal(client.paths.history.length, 1);
+    say({ type: 'moved', move: 1, path: 'relayed' });
+    assert.equal(client.paths.path, 'relayed');
+  });
+
+  test('back from a dead socket, and it was cancelled meanwhile: nobody says so, and it is over', async () => {
+    say({ type: 'move', move: 1, to: 'relayed', reason: 'policy' });
+    await pass(500);
+    await comeBack();
+    await pass(1100);
+    assert.equal(client.paths.move, null);
+    assert.equal(client.paths.path, 'direct');
+    assert.deepEqual(sending(relayed), [null, null]);
+    say({ type: 'move', move: 2, to: 'relayed', reason: 'policy' });
+    assert.equal(client.paths.move.move, 2);
+  });
+
   test('back from a dead socket: the server says where the room is', async () => {
     say({ type: 'move', move: 1, to: 'relayed', reason: 'policy' });
     environment.dispatchEvent(new Event('online'));

@@ -72,6 +72,16 @@ test('a new connection counts from zero without a spike', () => {
   assert.equal(path.run(2).level, 'good', 'fewer bytes than before are bytes all the same');
 });
 
+test('another connection with more bytes and fewer packets counts for itself', () => {
+  const meter = new QualityMeter();
+  const counters = { packetsReceived: 0, packetsLost: 0, bytesReceived: 0, framesDecoded: 1, audioLevel: 0, sentLoss: 0, sentLossAt: 0, rttMs: 20, answers: null, route: null };
+  const [direct, relayed] = [{}, {}];
+  meter.sample({ ...counters, packetsReceived: 5000, bytesReceived: 1e6 }, true, 0, direct);
+  meter.sample({ ...counters, packetsReceived: 6000, bytesReceived: 2e6 }, true, 2000, direct);
+  assert.equal(meter.sample({ ...counters, packetsReceived: 900, packetsLost: 500, bytesReceived: 3e6 }, true, 4000, relayed).loss, 0);
+  assert.ok(meter.sample({ ...counters, packetsReceived: 1800, packetsLost: 600, bytesReceived: 4e6 }, true, 6000, relayed).loss > 0);
+});
+
 test('figures are read from the reports of both families of browsers', () => {
   const rtp = [
     { type: 'inbound-rtp', id: 'a', packetsReceived: 10, packetsLost: 1, bytesReceived: 100, audioLevel: 0.3 },
@@ -110,7 +120,7 @@ test('every peer that has media is asked every 2 s, until stopped', async () => 
   const platform = fakePlatform();
   const qualities = [];
   const peer = (id, media) => ({ id, media, microphone: 'on', camera: 'on' });
-  const stats = async () => ({ report: new Map(), tracks: undefined });
+  const stats = async () => ({ connection: null, report: new Map(), tracks: undefined });
   const poller = new StatsPoller(platform, () => [peer('p', 'connected'), peer('q', 'connecting')], stats, (quality) => qualities.push(quality.peerId));
   poller.start();
   poller.start();

@@ -10,6 +10,8 @@
  * What lives is read from statistics, several times a second while something changes and a few times otherwise: the same figures tell
  * the server how a direct connection fares, and at once when it dies. What is shown is chosen for each participant by `shown.js`: the
  * preferred path, unless nothing comes on it any more, so that a sudden death is survived without waiting for anybody.
+ *
+ * Above 500 lines, but one thing: which path is used for what, by one set of figures looked at together.
  */
 
 import { Arrivals } from './arrivals.js';
@@ -54,8 +56,16 @@ const GOES_ON_MS = 1000;
 const STEADY_MS = { audio: 100, video: 350 };
 /** And its pictures come at this part of the pace of the old path's: after a key frame that was too large, an encoder leaves many out. */
 const PACE_SHARE = 0.6;
+/** After a reconnection, for the server to say again that the move under way still is: it does so in the same breath. */
+const REPEAT_MS = 1000;
 /** The media server brings nothing any more: sound and pictures of everybody stand still for so long. */
 const RELAY_STANDS_STILL_MS = 2000;
+/**
+ * A sound that has just begun to come may wait longer before it is heard than that of the old path, and catches up soon. By more than this, the
+ * change would be heard: what was just said comes once more. For so long it is waited for.
+ */
+const LAG_MS = 80;
+const CATCH_UP_MS = 2500;
 /** The old path is sent on for so long after the move: until the new picture stands on everybody's screen. */
 const LINGER_MS = 1000;
 /** Between two looks at the statistics: while something changes, while another path stands by, otherwise. */
@@ -91,6 +101,8 @@ export class Paths {
   #lingering = null;
   /** @type {number | undefined} */
   #lingerTimer;
+  /** While a move may be over without our knowing. @type {number | undefined} */
+  #doubtTimer;
   /** @type {number | null} */
   #limitBps = null;
 
@@ -151,8 +163,10 @@ export class Paths {
 
   /** Joined, or back: media goes this way; a move that is under way is told next. @param {Path} path */
   start(path) {
-    if (this.#move !== null) this.#endMove(path, false);
-    else this.#setPath(path);
+    const move = this.#move;
+    if (move === null) this.#setPath(path);
+    else if (move.to === path) this.#endMove(path, true);
+    else this.#doubt();
     this.#running = true;
     this.#look(true);
   }
@@ -163,6 +177,7 @@ export class Paths {
     const { platform } = this.#host;
     platform.clearTimeout(this.#timer);
     platform.clearTimeout(this.#lingerTimer);
+    platform.clearTimeout(this.#doubtTimer);
     this.#move = this.#lingering = this.#limitBps = null;
     this.#path = 'direct';
     this.#relay.close();
@@ -170,6 +185,7 @@ export class Paths {
 
   /** The media server's end is gone with the server that we had: begin anew when it asks. */
   forgetRelay() {
+    if (this.#move !== null) this.#endMove(this.#path, false); // another server counts its moves anew
     this.#relay.close();
     this.#apply();
   }
@@ -290,14 +306,14 @@ export class Paths {
    * The statistics that tell how a participant is received, and which tracks in them are theirs.
    *
    * @param {Peer} peer
-   * @returns {Promise<{report: RTCStatsReport, tracks: Set<string> | undefined}> | null} undefined: all of them
+   * @returns {Promise<import('./stats.js').Received> | null}
    */
   stats(peer) {
     const relayed = this.preferred === 'relayed' || peer.connections.length === 0;
     const connection = relayed ? this.#relay.connection : peer.connections[0];
     if (!connection) return null;
     const tracks = relayed ? new Set(KINDS.flatMap((kind) => peer.shown.coming(kind, 'relayed')?.id ?? [])) : undefined;
-    return connection.getStats().then((report) => ({ report, tracks }));
+    return connection.getStats().then((report) => ({ connection, report, tracks }));
   }
 
   /** Choose again what is shown of everybody. */
@@ -316,6 +332,13 @@ export class Paths {
   /** @param {number} move @param {Path} to @param {MoveReason} reason */
   #begin(move, to, reason) {
     const startedAt = this.#host.platform.now();
+    this.#host.platform.clearTimeout(this.#doubtTimer);
+    const before = this.#move;
+    if (before?.move === move && before.to === to) {
+      if (before.readyAt !== null) this.#host.send({ type: 'moveReady', move }); // it may have been lost
+      return;
+    }
+    if (before !== null) before.endedAt = startedAt;
     this.#host.log.info('move', { move, to, reason });
     this.#move = { move, to, reason, startedAt, readyAt: null, endedAt: null, moved: false };
     this.#history = [...this.#history, this.#move].slice(-HISTORY);
@@ -324,6 +347,13 @@ export class Paths {
     this.#apply();
     this.#host.onPath();
     if (to === 'relayed' && this.#relay.connection !== null && this.#relay.state === 'failed') this.#fail();
+  }
+
+  /** We were away in the middle of a move: it goes on, if the server says it again. */
+  #doubt() {
+    const { platform } = this.#host;
+    platform.clearTimeout(this.#doubtTimer);
+    this.#doubtTimer = platform.setTimeout(() => this.#endMove(this.#path, false), REPEAT_MS);
   }
 
   /** What the path of now takes for our picture. */
@@ -335,6 +365,7 @@ export class Paths {
   /** @param {Path} path @param {boolean} moved */
   #endMove(path, moved) {
     const move = this.#move;
+    this.#host.platform.clearTimeout(this.#doubtTimer);
     if (move !== null) Object.assign(move, { endedAt: this.#host.platform.now(), moved });
     this.#move = null;
     this.#limitBps = null;
@@ -398,10 +429,18 @@ export class Paths {
         const [before, next] = [peer.shown.coming(kind, from), peer.shown.coming(kind, to)];
         if (this.#arrivals.age(before, now) > GOES_ON_MS) continue;
         if (this.#arrivals.steadyMs(next) < STEADY_MS[kind]) return false;
+        if (kind === 'audio' && this.#lags(before, next, now)) return false;
         if (kind === 'video' && this.#arrivals.pace(next) < PACE_SHARE * this.#arrivals.pace(before)) return false;
       }
     }
     return true;
+  }
+
+  /** Whether the sound of the new path is still too late. @param {MediaStreamTrack | null} before @param {MediaStreamTrack | null} next @param {number} now */
+  #lags(before, next, now) {
+    const [was, is] = [this.#arrivals.delayMs(before), this.#arrivals.delayMs(next)];
+    if (was === null || is === null || this.#move === null || this.#move.reason === 'failure') return false;
+    return is > was + LAG_MS && now - this.#move.startedAt < CATCH_UP_MS;
   }
 
   #fail() {

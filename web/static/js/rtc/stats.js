@@ -13,6 +13,11 @@
 /** @typedef {'good' | 'limited' | 'bad' | 'lost'} Level */
 
 /**
+ * Statistics of the connection by which somebody is received, and which tracks in them are theirs; undefined: all of them.
+ * @typedef {{connection: RTCPeerConnection, report: RTCStatsReport, tracks: Set<string> | undefined}} Received
+ */
+
+/**
  * @typedef {object} Quality
  * @property {Level} level
  * @property {number | null} rttMs averaged; null until known
@@ -69,8 +74,7 @@ export class StatsPoller {
   /**
    * @param {Platform} platform
    * @param {() => Iterable<Peer>} peers
-   * @param {(peer: Peer) => Promise<{report: RTCStatsReport, tracks: Set<string> | undefined}> | null} stats of the path on which they are received, and
-   *   their tracks in it
+   * @param {(peer: Peer) => Promise<Received> | null} stats of the path on which they are received
    * @param {(quality: Quality & {peerId: string}) => void} onQuality
    */
   constructor(platform, peers, stats, onQuality) {
@@ -102,7 +106,7 @@ export class StatsPoller {
     let meter = this.#meters.get(peer);
     if (meter === undefined) this.#meters.set(peer, (meter = new QualityMeter()));
     const sends = peer.microphone === 'on' || peer.camera === 'on';
-    this.#onQuality({ peerId: peer.id, ...meter.sample(readReport(answer.report, answer.tracks), sends, this.#platform.now()) });
+    this.#onQuality({ peerId: peer.id, ...meter.sample(readReport(answer.report, answer.tracks), sends, this.#platform.now(), answer.connection) });
   }
 }
 
@@ -110,6 +114,8 @@ export class StatsPoller {
 export class QualityMeter {
   /** @type {Counters | null} */
   #before = null;
+  /** Whose counters those are. @type {object | null} */
+  #connection = null;
   #heardAt = -Infinity;
   #loss = 0;
   /** @type {number | null} */
@@ -121,16 +127,19 @@ export class QualityMeter {
    * @param {Counters} counters
    * @param {boolean} remoteSends whether the other end says that a device is on
    * @param {number} now milliseconds
+   * @param {object | null} [connection] whose counters these are; each counts for itself
    * @returns {Quality}
    */
-  sample(counters, remoteSends, now) {
+  sample(counters, remoteSends, now, connection = null) {
     const before = this.#before;
-    const restarted = before === null || counters.bytesReceived < before.bytesReceived; // a new RTCPeerConnection counts from zero
+    // Fewer bytes: an RTCPeerConnection that was made anew, or a track that somebody else has now.
+    const restarted = before === null || connection !== this.#connection || counters.bytesReceived < before.bytesReceived;
     this.#before = counters;
+    this.#connection = connection;
     if (restarted || counters.bytesReceived > before.bytesReceived) this.#heardAt = now;
     if (!restarted) {
       const lost = Math.max(0, counters.packetsLost - before.packetsLost);
-      const received = counters.packetsReceived - before.packetsReceived;
+      const received = Math.max(0, counters.packetsReceived - before.packetsReceived);
       const loss = Math.max(lost / (lost + received || 1), counters.sentLoss);
       this.#loss += WEIGHT * (loss - this.#loss);
     }
