@@ -94,6 +94,8 @@ class Connection:
     """What its last answer said."""
     only: str = ""
     """WHEP: the one participant that it watches; empty: all others."""
+    bundled: OfferedSection | None = None
+    """The first section that its last answer accepted, which has our candidates; None: it accepted none."""
     version: int = 0
     alive: bool = False
     sources: dict[str, Source] = field(default_factory=dict)

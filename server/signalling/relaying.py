@@ -120,6 +120,16 @@ class DeviceAnswer:
     sdp: str = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Restarted:
+    """What a device's new ICE credentials are answered."""
+
+    local: LocalParameters
+    kind: str
+    """Of the section that has our candidates."""
+    mid: str
+
+
 def room_of(event: events.MediaEvent) -> str:
     """Return the room that a media event belongs to."""
     room: str = getattr(event, "room", "")
@@ -257,11 +267,12 @@ class RelayedRoom:
         if person is None or person.browser is None:
             return
         connection = person.browser
-        for wish in message.wishes:
-            source = self._sources.get(connection.carried.get(wish.mid, ""))
-            if source is not None and source.kind == "video":
-                connection.wishes[wish.mid] = wish.rid
-                self._sfu.prefer(connection.transport, wish.mid, self._layer(wish.rid), now=now)
+        for mid, rid in {wish.mid: wish.rid for wish in message.wishes}.items():
+            source = self._sources.get(connection.carried.get(mid, ""))
+            new = mid not in connection.wishes or connection.wishes[mid] != rid
+            if source is not None and source.kind == "video" and new:
+                connection.wishes[mid] = rid
+                self._sfu.prefer(connection.transport, mid, self._layer(rid), now=now)
 
     # Devices (WHIP, WHEP) --------------------------------------------------------------------------------------------
 
@@ -291,18 +302,18 @@ class RelayedRoom:
         offer = one_way(read_offer(text), "recvonly")
         return self._device(person, participant, offer, only, now)
 
-    def restart_device(self, transport: str, ice: IceParameters, now: float) -> LocalParameters:
+    def restart_device(self, transport: str, ice: IceParameters, now: float) -> Restarted:
         """Answer a device's new ICE credentials with ours.
 
         Raises:
             RefusalError: `not_found`: it is gone.
         """
         connection = self._connections.get(transport)
-        if connection is None:
+        if connection is None or connection.bundled is None:
             raise RefusalError("not_found")
         connection.offer = replace(connection.offer, ice=ice)
         connection.local = self._sfu.restart_ice(transport, ice, now)
-        return connection.local
+        return Restarted(connection.local, connection.bundled.kind, connection.bundled.mid)
 
     def is_restart(self, transport: str, ice: IceParameters) -> bool:
         """Whether these are other credentials than a device's present ones."""
@@ -400,7 +411,11 @@ class RelayedRoom:
         if len(person.devices) >= MAX_DEVICES:
             raise RefusalError("too_many_devices")
         flavours = offer.video_flavours
-        if flavours is not None and self._choose([*self._flavours(), flavours], may_improve=False) is None:
+        if flavours is None:
+            common = any(pick_audio(section) for section in offer.sections if section.sends or section.receives)
+        else:
+            common = self._choose([*self._flavours(), flavours], may_improve=False) is not None
+        if not common:
             raise RefusalError("no_common_codec")
         publishing = sum(section.sends for section in offer.sections)
         published = sum(len(other.sources) for other in self._connections.values() if not other.name)
@@ -507,6 +522,7 @@ class RelayedRoom:
             )
         connection.version += 1
         connection.flavour = chosen
+        connection.bundled = next((entry.section for entry in agreed if entry.codecs), None)
         connection.told = dict(connection.carried)
         return write_answer(
             connection.offer, connection.local, agreed, connection.number, connection.version, self.start_bps

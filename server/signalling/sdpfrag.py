@@ -59,14 +59,20 @@ def read_fragment(text: str) -> IceParameters | None:
     return IceParameters(ufrag, pwd)
 
 
-def write_fragment(local: LocalParameters) -> str:
-    """Answer an ICE restart: our new credentials, and our candidates, which stay."""
+def write_fragment(local: LocalParameters, kind: str, mid: str) -> str:
+    """Answer an ICE restart: our new credentials, and our candidates, which stay.
+
+    Args:
+        local: Both.
+        kind: Of the section that had our candidates in the answer.
+        mid: Of the same.
+    """
     lines = [
         "a=ice-lite",
         f"a=ice-ufrag:{local.ice.ufrag}",
         f"a=ice-pwd:{local.ice.pwd}",
-        "m=audio 9 UDP/TLS/RTP/SAVPF 0",
-        "a=mid:0",
+        f"m={kind} 9 UDP/TLS/RTP/SAVPF 0",
+        f"a=mid:{mid}",
         *candidate_lines(local.candidates),
     ]
     return "\r\n".join(lines) + "\r\n"

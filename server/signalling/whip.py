@@ -61,7 +61,7 @@ REFUSALS: Final[dict[str, tuple[int, str]]] = {
     "not_found": (404, "there is no such resource; it may have ended"),
     "room_ended": (404, "the consultation is over"),
     "unknown_participant": (404, "no such participant is in the conversation"),
-    "no_common_codec": (406, "none of the offered video codecs is one that everybody in the room can use"),
+    "no_common_codec": (406, "none of the offered codecs is one that everybody in the room can use"),
     "not_joined": (409, "the page of this participant is open: enter the conversation there first"),
     "bad_sdp": (400, "the description does not parse, or is against the policy of PROTOCOL.md"),
     "wrong_way": (422, "nothing in the offer goes the way of this endpoint: WHIP publishes, WHEP watches"),
@@ -182,9 +182,9 @@ class Whip:
         ice = read_fragment(fragment)
         if ice is None or not resource.relay.is_restart(resource.transport, ice):
             return web.Response(status=HTTPStatus.NO_CONTENT, headers={hdrs.ETAG: resource.etag})
-        local = resource.relay.restart_device(resource.transport, ice, clock_now())
-        resource.etag = f'"{local.ice.ufrag}"'
-        body = write_fragment(local).encode()
+        restarted = resource.relay.restart_device(resource.transport, ice, clock_now())
+        resource.etag = f'"{restarted.local.ice.ufrag}"'
+        body = write_fragment(restarted.local, restarted.kind, restarted.mid).encode()
         return web.Response(body=body, content_type=FRAGMENT, headers={hdrs.ETAG: resource.etag})
 
     async def _delete(self, request: web.Request) -> web.Response:

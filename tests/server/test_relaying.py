@@ -40,6 +40,7 @@ class FakeSfu:
         self.published = {}
         self.subscribed = {}
         self.preferred = {}
+        self.preferences = 0
         self.restarts = count(1)
         self.ssrcs = count(1000)
 
@@ -79,9 +80,11 @@ class FakeSfu:
 
     def unsubscribe(self, transport, mid, now):
         self.subscribed.pop((transport, mid), None)
+        self.preferred.pop((transport, mid), None)
 
     def prefer(self, transport, mid, rid, max_temporal=7, now=0.0):
         self.preferred[transport, mid] = rid
+        self.preferences += 1
 
 
 @pytest.fixture
@@ -165,6 +168,29 @@ class TestTwo:
         room.wish("ben", Wishes(wishes=[Wish(mid="3")]), 1.0)
         assert sfu.preferred == {("room.2", "3"): None}
         room.wish("nobody", Wishes(wishes=[Wish(mid="3", rid="q")]), 1.0)
+
+    def test_wishes_that_change_nothing_cost_nothing(self, room, sfu):
+        room.enter("cleo", 0.0)
+        connect(room, "ada")
+        connect(room, "ben")
+        room.wish("ben", Wishes(wishes=[Wish(mid="3", rid="q")] * 63 + [Wish(mid="3", rid="h")]), 1.0)
+        assert sfu.preferred == {("room.2", "3"): "h"} and sfu.preferences == 1
+        room.wish("ben", Wishes(wishes=[Wish(mid="3", rid="h")]), 1.0)
+        assert sfu.preferences == 1
+        room.wish("ben", Wishes(wishes=[Wish(mid="3")]), 1.0)
+        room.wish("ben", Wishes(wishes=[Wish(mid="3")]), 1.0)
+        assert sfu.preferred == {("room.2", "3"): None} and sfu.preferences == 2
+
+    def test_a_wish_ends_with_the_source(self, room, sfu):
+        connect(room, "ada")
+        connect(room, "ben")
+        wishes = Wishes(wishes=[Wish(mid="3", rid="f")])
+        room.wish("ben", wishes, 1.0)
+        connect(room, "ada", name="ada-2")
+        assert sfu.preferred == {}
+        connect(room, "ben")
+        room.wish("ben", wishes, 2.0)
+        assert sfu.preferred == {("room.2", "3"): "f"}
 
     def test_of_two_people_each_gets_the_whole_picture(self, room, sfu):
         connect(room, "ada")
@@ -531,9 +557,28 @@ class TestDevices:
         own = [section("audio", "sendonly"), section("video", "sendonly")]
         assert len(connect(room, "person11", offer(*own, *more)).sections) == 11 * 2 + 22
 
+    PCMU = section("audio", "{way}").replace("opus/48000/2", "PCMU/8000")
+
+    @pytest.mark.parametrize("way", ["sendonly", "recvonly"])
+    def test_one_without_a_codec_of_ours(self, room, sfu, way):
+        text = offer(self.PCMU.replace("{way}", way))
+        with pytest.raises(RefusalError, match="no_common_codec"):
+            if way == "sendonly":
+                room.publish_device("ben", "patient", text, 1.0)
+            else:
+                room.subscribe_device("ben", "", text, 1.0)
+        assert room.devices("ben") == 0 and not sfu.transports
+
+    def test_a_restart_names_the_section_with_our_candidates(self, room):
+        """A refused section is none that an offerer keeps."""
+        text = offer(self.PCMU.replace("{way}", "sendonly"), section("video", "sendonly"))
+        device = room.publish_device("ben", "patient", text, 1.0)
+        fragment = room.restart_device(device.transport, IceParameters("u", "p"), 2.0)
+        assert (fragment.kind, fragment.mid) == ("video", "1")
+
     def test_ice_restart(self, room):
         device = room.publish_device("ben", "patient", self.CAMERA, 1.0)
-        assert room.restart_device(device.transport, IceParameters("u", "p"), 2.0).ice.ufrag == "again1"
+        assert room.restart_device(device.transport, IceParameters("u", "p"), 2.0).local.ice.ufrag == "again1"
         with pytest.raises(RefusalError, match="not_found"):
             room.restart_device("room.9", IceParameters("u", "p"), 2.0)
 

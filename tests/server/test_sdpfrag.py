@@ -44,4 +44,6 @@ def test_ugly_ones(text):
 
 
 def test_ours_can_be_read():
-    assert read_fragment(write_fragment(LOCAL)) == LOCAL.ice
+    text = write_fragment(LOCAL, "video", "cam")
+    assert read_fragment(text) == LOCAL.ice
+    assert text.index("m=video 9 UDP") < text.index("a=mid:cam") < text.index("a=candidate")
