@@ -78,8 +78,8 @@ test('another connection with more bytes and fewer packets counts for itself', (
   const [direct, relayed] = [{}, {}];
   meter.sample({ ...counters, packetsReceived: 5000, bytesReceived: 1e6 }, true, 0, direct);
   meter.sample({ ...counters, packetsReceived: 6000, bytesReceived: 2e6 }, true, 2000, direct);
-  assert.equal(meter.sample({ ...counters, packetsReceived: 900, packetsLost: 500, bytesReceived: 3e6 }, true, 4000, relayed).loss, 0);
-  assert.ok(meter.sample({ ...counters, packetsReceived: 1800, packetsLost: 600, bytesReceived: 4e6 }, true, 6000, relayed).loss > 0);
+  assert.equal(meter.sample({ ...counters, packetsReceived: 5600, packetsLost: 500, bytesReceived: 3e6 }, true, 4000, relayed).loss, 0);
+  assert.ok(meter.sample({ ...counters, packetsReceived: 6500, packetsLost: 600, bytesReceived: 4e6 }, true, 6000, relayed).loss > 0);
 });
 
 test('figures are read from the reports of both families of browsers', () => {
