@@ -152,14 +152,16 @@ def nobody_reaches_the_media_server(deployment: Deployment) -> Iterator[None]:
 
 @pytest.mark.alone
 async def test_a_new_path_that_fails_is_given_up_unnoticed(deployment: Deployment) -> None:
-    """Nothing reaches the media server from the moment that the room is to move: all stays as it was."""
+    """Nothing reaches the media server from the moment that the room begins to move: all stays as it was."""
     async with lab_call(deployment) as call:
         recorders = await call.record()
         await asyncio.sleep(1)
         for recorder in recorders:
             await recorder.take()
+        ordered = asyncio.create_task(call.order("relayed"))
+        await call.people[0].page.wait_for_function("() => __colloque.client.paths.move !== null", polling=10)
         with nobody_reaches_the_media_server(deployment):
-            await call.order("relayed")
+            await ordered
             moves = await call.everywhere(_ENDED)
             await asyncio.sleep(1)
         for person, recorder, move in zip(call.people, recorders, moves, strict=True):

@@ -138,6 +138,8 @@ export class FakeTrack extends EventTarget {
   contentHint = '';
   /** Packets or frames that have arrived, as `getStats` tells. */
   arrived = 0;
+  /** Seconds that all of them together have waited before they were heard. */
+  waited = 0;
   static #serial = 0;
   id = `track-${++FakeTrack.#serial}`;
 
@@ -244,8 +246,8 @@ export function fakePeerConnection(network) {
       entries.push({ id: 'out', type: 'outbound-rtp', kind: 'video', bytesSent: this.sentBytes });
       if (this.remoteReport) entries.push({ id: 'remote', type: 'remote-inbound-rtp', ...this.remoteReport });
       for (const { kind, receiver } of this.#transceivers) {
-        const { id, arrived } = receiver.track;
-        entries.push({ id: `in-${id}`, type: 'inbound-rtp', kind, trackIdentifier: id, packetsReceived: arrived, framesDecoded: arrived, bytesReceived: arrived });
+        const { id, arrived, waited } = receiver.track;
+        entries.push({ id: `in-${id}`, type: 'inbound-rtp', kind, trackIdentifier: id, packetsReceived: arrived, framesDecoded: arrived, bytesReceived: arrived, jitterBufferDelay: waited, jitterBufferEmittedCount: arrived });
       }
       return new Map(entries.map((entry) => [entry.id, entry]));
     }

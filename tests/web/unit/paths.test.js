@@ -388,6 +388,27 @@ describe('a move', () => {
     assert.deepEqual(heard('path').map(({ path, move }) => [path, move?.move ?? null]).slice(-2), [['direct', 7], ['relayed', null]]);
   });
 
+  test('a sound that waits much longer than that of the old path catches up first, but not for ever', async () => {
+    for (const [waitsS, patienceMs] of [[0.2, 2600], [0.05, 0]]) {
+      ({ direct, relayed } = await directAndWarm());
+      say({ type: 'move', move: 1, to: 'relayed', reason: 'policy' });
+      const [audio, video] = received(relayed);
+      flowing.add(video);
+      for (let passed = 0; passed < 1000; passed += STEP_MS) {
+        audio.arrived += 1;
+        audio.waited += waitsS;
+        await pass(STEP_MS);
+      }
+      assert.equal(said('moveReady').length, patienceMs > 0 ? 0 : 1, `${waitsS} s`);
+      flowing.add(audio);
+      for (let passed = 0; passed < patienceMs; passed += STEP_MS) {
+        audio.waited += waitsS;
+        await pass(STEP_MS);
+      }
+      assert.equal(said('moveReady').length, 1, 'in the end');
+    }
+  });
+
   test('and back', async () => {
     say({ type: 'move', move: 1, to: 'relayed', reason: 'policy' });
     for (const track of received(relayed)) flowing.add(track);

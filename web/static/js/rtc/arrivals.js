@@ -21,9 +21,14 @@ const PACE_OVER_MS = 400;
  * @typedef {{count: number, at: number, since: number, looks: {count: number, at: number}[]}} Progress
  */
 
+/** Of a sound: how long what was played lately had waited in the jitter buffer; `waitedS` and `played` are the browser's sums. */
+/** @typedef {{waitedS: number, played: number, delayMs: number | null}} Waiting */
+
 export class Arrivals {
   /** By track; a track that never went on is not here, or has `at` -Infinity. @type {WeakMap<MediaStreamTrack, Progress>} */
   #received = new WeakMap();
+  /** @type {WeakMap<MediaStreamTrack, Waiting>} */
+  #waiting = new WeakMap();
   /** @type {WeakMap<RTCPeerConnection, {bytes: number, at: number, bps: number}>} */
   #sent = new WeakMap();
 
@@ -38,6 +43,7 @@ export class Arrivals {
     report.forEach((entry) => {
       if (entry.type === 'outbound-rtp' && entry.kind === 'video') sentBytes += entry.bytesSent ?? 0;
       const track = entry.type === 'inbound-rtp' ? tracks.get(entry.trackIdentifier) : undefined;
+      if (track && entry.kind === 'audio') this.#wait(track, entry.jitterBufferDelay ?? 0, entry.jitterBufferEmittedCount ?? 0);
       if (track) this.#count(track, (entry.kind === 'video' ? entry.framesDecoded : entry.packetsReceived) ?? 0, now);
     });
     this.#measure(connection, sentBytes, now);
@@ -59,6 +65,11 @@ export class Arrivals {
     const looks = (track && this.#received.get(track)?.looks) ?? [];
     const [first, last] = [looks[0], looks.at(-1)];
     return first && last && last.at > first.at ? ((last.count - first.count) * 1000) / (last.at - first.at) : 0;
+  }
+
+  /** How long a sound waits in the jitter buffer before it is heard, in milliseconds; null until known. @param {MediaStreamTrack | null} track */
+  delayMs(track) {
+    return (track && this.#waiting.get(track)?.delayMs) ?? null;
   }
 
   /** Video sent through this connection, in bits per second; 0 until known. @param {RTCPeerConnection} connection */
@@ -84,6 +95,13 @@ export class Arrivals {
     known.looks = looks;
     if (count !== known.count) Object.assign(known, { count, at: now, since: Math.min(known.since, now) });
     else if (now - known.at > PAUSE_MS) known.since = Infinity;
+  }
+
+  /** @param {MediaStreamTrack} track @param {number} waitedS @param {number} played */
+  #wait(track, waitedS, played) {
+    const known = this.#waiting.get(track);
+    const delayMs = known && played > known.played ? ((waitedS - known.waitedS) * 1000) / (played - known.played) : (known?.delayMs ?? null);
+    this.#waiting.set(track, { waitedS, played, delayMs });
   }
 
   /** @param {RTCPeerConnection} connection @param {number} bytes @param {number} now */
