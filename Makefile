@@ -7,7 +7,7 @@ COMPILED_TESTS := tests/fuzz/test_fuzz_demux.py tests/fuzz/test_fuzz_framing.py 
 	tests/fuzz/test_fuzz_socketloop.py tests/media/test_relay*.py \
 	tests/media/test_socketloop.py tests/media/test_socketloop_tcp.py tests/media/test_socketloop_faults.py
 
-.PHONY: help run test check format fuzz fuzz-asan bench lock clean
+.PHONY: help run test test-interop check format fuzz fuzz-asan bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -20,6 +20,11 @@ run: ## start the server with a demo room and print its links; ARGS="--lan --tls
 
 test: check ## every check, then every test; ARGS="tests/server -k demux" for some of them
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-interop: ## other WebRTC stacks through WHIP and WHEP: GStreamer, Pion, FFmpeg, aiortc; 500 joins and leaves
+	@./setup.sh stacks
+	@$(BIN)/python -m pytest tests/stacks $(ARGS)
+	@COLLOQUE_JOINS=500 $(BIN)/python -m pytest tests/interop/test_media_leaks.py
 
 check: ## formatting, lint, types of Python and of the browser's JavaScript
 	@./setup.sh test

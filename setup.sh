@@ -4,6 +4,7 @@
 #   ./setup.sh run     for the server: virtual environment, dependencies, compiled extension
 #   ./setup.sh test    the same, and what the checks, tests and benchmarks need (browsers, coturn, nginx, PostgreSQL, Node)
 #   ./setup.sh bench   the same, and what only a benchmark needs: Janus, which we are measured against
+#   ./setup.sh stacks  the same as for test, and other WebRTC stacks for `make test-interop`: GStreamer, and Pion with its compiler
 #   ./setup.sh lock    rewrites constraints.txt from what is installed
 #
 # Debian packages are installed when root; otherwise the line to type is printed, and nothing else happens.
@@ -73,6 +74,19 @@ look_for_test_tools() {
 look_for_benchmark_tools() {
     has janus || need janus
     has taskset || need util-linux
+}
+
+look_for_stacks() {
+    has go || need golang-go
+    [ -d /usr/share/gocode/src/github.com/pion/webrtc ] || need golang-github-pion-webrtc.v3-dev
+    /usr/bin/python3 -c 'import gi' 2>/dev/null || need python3-gi
+    for library in GstWebRTC GstSdp; do
+        ls /usr/lib/*/girepository-1.0/"$library"-1.0.typelib >/dev/null 2>&1 || need gir1.2-gst-plugins-bad-1.0 gir1.2-gst-plugins-base-1.0
+    done
+    for plugin in base:app good:vpx good:rtp bad:webrtc bad:dtls bad:srtp; do
+        ls /usr/lib/*/gstreamer-1.0/libgst"${plugin#*:}".so >/dev/null 2>&1 || need "gstreamer1.0-plugins-${plugin%:*}"
+    done
+    ls /usr/lib/*/gstreamer-1.0/libgstnice.so >/dev/null 2>&1 || need gstreamer1.0-nice
 }
 
 install_missing() {
@@ -165,6 +179,7 @@ has_extension() { is_fresh "$VENV/.stamp-extension" "$sources" && ls server/medi
 if ! has_packages || ! has_extension; then look_for_build_tools; fi
 [ "$PURPOSE" = run ] || look_for_test_tools
 [ "$PURPOSE" != bench ] || look_for_benchmark_tools
+[ "$PURPOSE" != stacks ] || look_for_stacks
 install_missing
 
 make_venv

@@ -1,6 +1,6 @@
 """A call in the lab whose one end has a network that loses packets, and what comes of it. [IO]
 
-    clinician ──── NAT ──── public ──── NAT that loses ──── patient
+    clinician ──── public ──── NAT that loses ──── patient
 
 The patient's network alone loses: so a packet crosses it once, on a direct call and on a relayed one.
 """
@@ -63,7 +63,7 @@ async def lossy_call(server: Alone, topology: Topology, part: float, seconds: fl
     the clinician's page then lacks is part of neither.
     """
     server.lab.clear()
-    clinic, home = server.lab.site("cone"), server.lab.site("cone")
+    clinic, home = server.lab.site("open"), server.lab.site("cone")
     async with server.consultation(clinic, home, topology, SIZE) as (clinician, patient):
         await admit(clinician, patient)
         await asyncio.gather(*(back_after(person, 0.0, within_s=30) for person in (clinician, patient)))
