@@ -108,7 +108,11 @@ async def test_aiortc_publishes_and_watches(clinic: Clinic) -> None:
 async def test_gstreamer_publishes_and_pion_watches(clinic: Clinic) -> None:
     async with (
         gstreamer("publish", clinic.url("whip"), await clinic.token()) as camera,
-        pion("watch", clinic.url("whep"), await clinic.token()) as viewer,
+        clinic.aiortc("whep") as witness,
     ):
         await camera.until(video=1, audio=1)
-        await viewer.until(video=FRAMES, audio=SOUNDS)
+        await decoded(
+            witness
+        )  # published: only then can an answer name SSRCs, which Pion needs, as it does not offer mid
+        async with pion("watch", clinic.url("whep"), await clinic.token()) as viewer:
+            await viewer.until(video=FRAMES, audio=SOUNDS)
