@@ -3,128 +3,26 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
-from server.signalling.links import BAD_FOR_S, CONNECT_S, FRESH_S
-from server.signalling.messages import PathReport
+from server.signalling.links import BAD_FOR_S
 from server.signalling.topology import (
     BACK_OFF_S,
     MOVE_S,
     REST_S,
     STEADY_S,
-    URGENT_BACK_OFF_S,
     WARM_AFTER_S,
     LinksChanged,
     MoveEnded,
     MoveStarted,
-    RelayNeeded,
-    Topology,
 )
-
-GOOD = {"alive": True, "loss": 0.0, "rtt_ms": 40.0, "relay_rtt_ms": 30.0}
-DEAD = {"alive": False}
-LOSSY = {**GOOD, "loss": 0.15}
-SLOW = {**GOOD, "rtt_ms": 700.0}
-DETOUR = {**GOOD, "turn": True, "rtt_ms": 120.0}
-
-
-class Stage:
-    """A room whose browsers do at once what they are asked, unless they are in `stubborn`; and a clock."""
-
-    def __init__(self, policy: Any = "auto", *, media: bool = True) -> None:
-        self.topology = Topology(policy, media=media, max_direct=4, max_relayed=12)
-        self.now = 1000.0
-        self.stubborn: set[str] = set()
-        """Their connections to the media server do not come about."""
-        self.unready: set[str] = set()
-        """They do not say that they are ready."""
-        self.link: dict[str, Any] = GOOD
-        """How direct connections fare."""
-        self.events: list[object] = []
-        """All but `RelayNeeded`."""
-        self.asked: list[tuple[float, str]] = []
-        self.at: list[tuple[float, object]] = []
-
-    def drain(self) -> None:
-        while (event := self.topology.next_event()) is not None:
-            if isinstance(event, RelayNeeded):
-                self.asked.append((self.now, event.participant))
-                if event.participant not in self.stubborn:
-                    self.topology.connected(event.participant, self.now)
-                continue
-            self.events.append(event)
-            self.at.append((self.now, event))
-            if isinstance(event, MoveStarted):
-                for person in self.topology.people:
-                    if person not in self.unready:
-                        self.topology.ready(person, event.move, self.now)
-
-    def enter(self, *people: str) -> list[object]:
-        for person in people:
-            self.topology.enter(person, self.now)
-            self.drain()
-        return self.take()
-
-    def leave(self, person: str) -> list[object]:
-        self.topology.leave(person, self.now)
-        self.drain()
-        return self.take()
-
-    def report(self, sender: str, to: str, **view: Any) -> list[object]:
-        self.topology.report(sender, PathReport(to=to, **{**self.link, **view}), self.now)
-        self.drain()
-        return self.take()
-
-    def pass_time(self, seconds: float, *, reports: bool = True) -> list[object]:
-        """Half a second at a time; every 2 s each end reports on its links."""
-        until = self.now + seconds
-        while self.now < until:
-            self.now += 0.5
-            at = self.topology.get_timer()
-            if at is not None and at <= self.now:
-                self.topology.handle_timer(self.now)
-                self.drain()
-                again = self.topology.get_timer()
-                assert again is None or again > self.now, "a timer that is due has been dealt with"
-            if reports and self.now % 2 == 0:
-                for sender in self.topology.people:
-                    for to in self.topology.people:
-                        if sender != to and self.topology.direct(sender, to):
-                            self.topology.report(sender, PathReport(to=to, **self.link), self.now)
-                            self.drain()
-        return self.take()
-
-    def take(self) -> list[object]:
-        taken, self.events = self.events, []
-        return taken
-
-    def pair(self) -> None:
-        """Two people on a direct path that has been well for a while, with warm connections."""
-        self.enter("a", "b")
-        assert self.pass_time(4) == []
-        assert self.topology.path == "direct"
-
-    def relayed_pair(self) -> None:
-        self.pair()
-        self.topology.hold("recording", True, self.now)
-        self.drain()
-        self.take()
-        assert self.topology.path == "relayed"
+from tests.topologies import DEAD, DETOUR, GOOD, LOSSY, SLOW, Stage, ended, started
 
 
 @pytest.fixture
 def stage() -> Stage:
     return Stage()
-
-
-def started(events: list[object]) -> list[tuple[str, str]]:
-    return [(event.to, event.reason) for event in events if isinstance(event, MoveStarted)]
-
-
-def ended(events: list[object]) -> list[tuple[str, str]]:
-    return [(event.path, event.outcome) for event in events if isinstance(event, MoveEnded)]
 
 
 # -- where rooms begin ------------------------------------------------------------------------------------------------
@@ -513,190 +411,6 @@ def test_after_a_steady_while_the_rest_is_short_again(stage):
     stage.link = GOOD
     stage.pass_time(REST_S["quality"] + 4)
     assert stage.topology.path == "direct"
-
-
-# -- failure ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_death_of_the_direct_path_moves_at_once(stage):
-    stage.pair()
-    assert started(stage.report("a", "b", **DEAD)) == [("relayed", "failure")]
-    assert stage.topology.path == "relayed"
-    stage.link = DEAD
-    assert stage.pass_time(120) == []
-    stage.link = GOOD
-    assert started(stage.pass_time(REST_S["failure"] - 1)) == []
-    assert started(stage.pass_time(4)) == [("direct", "recovered")]
-
-
-def test_without_a_warm_connection_the_deadline_takes_nobody_back_to_a_dead_path(stage):
-    stage.stubborn = {"b"}
-    stage.pair()
-    stage.unready = {"a", "b"}
-    stage.link = DEAD
-    assert started(stage.report("a", "b")) == [("relayed", "failure")]
-    assert stage.pass_time(5 * MOVE_S) == []
-    stage.topology.failed("a", 1, stage.now)
-    stage.topology.connected("b", stage.now)
-    for person in "ab":
-        stage.topology.ready(person, 1, stage.now)
-    stage.drain()
-    assert stage.take() == [MoveEnded(1, "relayed", "failure", "moved")]
-
-
-def test_a_direct_path_that_heals_first_is_kept(stage):
-    stage.pair()
-    stage.unready = {"b"}
-    stage.report("a", "b", **DEAD)
-    assert stage.topology.move is not None
-    assert ended(stage.pass_time(MOVE_S + 1)) == [("direct", "cancelled")]
-    assert stage.pass_time(120) == []  # it lives: there is no reason any more
-
-
-def test_a_dying_path_is_tried_again_soon(stage):
-    stage.pair()
-    stage.unready = {"b"}
-    for number in range(4):
-        stage.link = DEAD
-        stage.report("a", "b")
-        stage.link = GOOD
-        stage.pass_time(MOVE_S + 1)
-        stage.report("a", "b", **DEAD)
-        began = stage.now
-        while stage.topology.move is None:
-            stage.now += 0.5
-            stage.topology.handle_timer(stage.now)
-            stage.drain()
-        assert stage.now - began <= URGENT_BACK_OFF_S[number]
-
-
-def test_a_link_that_never_lived_gets_the_time_to_connect(stage):
-    stage.enter("a", "b")
-    stage.link = DEAD
-    stage.now += 1
-    assert stage.report("a", "b") == []
-    stage.now += CONNECT_S - 0.5
-    assert stage.report("a", "b") == []
-    stage.now += 0.5
-    assert started(stage.report("a", "b")) == [("relayed", "failure")]
-
-
-def test_failure_goes_before_a_back_off(stage):
-    stage.pair()
-    stage.unready = {"b"}
-    stage.topology.hold("recording", True, stage.now)
-    stage.drain()
-    stage.pass_time(MOVE_S + 2)
-    assert stage.topology.move is None
-    stage.unready = set()
-    stage.take()
-    assert started(stage.report("a", "b", **DEAD)) == [("relayed", "failure")]
-
-
-def test_the_media_server_loses_somebody_and_the_link_lives(stage):
-    stage.pair()
-    stage.link = LOSSY
-    stage.pass_time(8)
-    assert stage.topology.path == "relayed"
-    stage.link = GOOD
-    stage.pass_time(4)
-    stage.take()
-    stage.topology.disconnected("a", stage.now)
-    stage.drain()
-    assert started(stage.take()) == [("direct", "failure")]
-    assert stage.topology.path == "direct"
-    stage.topology.connected("a", stage.now)
-    assert stage.pass_time(60) == []
-
-
-def test_somebody_hears_nothing_through_the_media_server_and_the_link_lives(stage):
-    stage.pair()
-    stage.link = LOSSY
-    stage.pass_time(8)
-    stage.link = GOOD
-    stage.pass_time(4)
-    stage.take()
-    assert started(stage.report("a", "b", relay_alive=False)) == [("direct", "failure")]
-    assert stage.topology.path == "direct"
-    stage.topology.hold("recording", True, stage.now)
-    stage.report("a", "b", relay_alive=False)
-    assert started(stage.take()) == [], "nobody is moved to a path that does not reach them"
-    assert started(stage.report("a", "b")) == [("relayed", "recording")]
-
-
-def test_somebody_who_hears_nothing_is_on_a_new_page_or_connection(stage):
-    stage.pair()
-    stage.report("a", "b", relay_alive=False)
-    stage.topology.connected("a", stage.now)
-    stage.topology.hold("recording", True, stage.now)
-    stage.drain()
-    assert started(stage.take()) == [("relayed", "recording")]
-
-
-def test_the_media_server_loses_somebody_during_a_recording_or_among_three(stage):
-    stage.relayed_pair()
-    stage.pass_time(4)
-    stage.topology.disconnected("a", stage.now)
-    stage.drain()
-    assert stage.take() == []
-    stage.topology.hold("recording", False, stage.now)
-    stage.drain()
-    assert started(stage.take()) == [("direct", "failure")]
-
-    three = Stage()
-    three.enter("a", "b", "c")
-    three.topology.hold("headcount", True, three.now)
-    three.pass_time(4)
-    three.topology.disconnected("a", three.now)
-    assert started(three.pass_time(60)) == []
-
-
-@pytest.mark.parametrize("reason", ["policy", "headcount"])
-def test_the_media_server_loses_one_of_two_who_are_relayed_by_order_or_for_a_device(stage, reason):
-    """Order or device, a conversation that goes on is more: and back, when the media server is there again."""
-    stage.pair()
-    stage.topology.hold(reason, True, stage.now)
-    stage.pass_time(4)
-    assert stage.topology.path == "relayed"
-    stage.topology.disconnected("a", stage.now)
-    stage.drain()
-    assert started(stage.take()) == [("direct", "failure")]
-    assert stage.topology.path == "direct"
-    stage.pass_time(60)
-    assert stage.topology.path == "direct"
-    stage.topology.connected("a", stage.now)
-    assert started(stage.pass_time(4)) == [("relayed", reason)]
-
-
-def test_a_recording_with_an_order_is_a_recording(stage):
-    stage.relayed_pair()
-    stage.topology.hold("policy", True, stage.now)
-    stage.pass_time(4)
-    stage.topology.disconnected("a", stage.now)
-    stage.drain()
-    assert stage.take() == []
-
-
-def test_old_reports_say_nothing(stage):
-    stage.relayed_pair()
-    stage.pass_time(FRESH_S + 1, reports=False)
-    stage.topology.hold("recording", False, stage.now)
-    assert stage.pass_time(60, reports=False) == []
-    stage.report("a", "b")
-    assert stage.topology.path == "relayed"
-    stage.now += FRESH_S + 1
-    stage.report("b", "a")
-    assert stage.topology.path == "relayed"
-    stage.report("a", "b")
-    assert stage.topology.path == "direct"
-
-
-def test_a_report_on_a_link_that_is_not_to_be_there(stage):
-    stage.enter("a", "b", "c")
-    stage.pass_time(2)
-    stage.take()
-    assert stage.report("a", "b", **DEAD) == []
-    assert stage.report("a", "nobody", **DEAD) == []
 
 
 # -- sockets and pages ------------------------------------------------------------------------------------------------
