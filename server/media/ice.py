@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from struct import error as StructError
@@ -100,9 +100,9 @@ class IceTimedOut:
 IceEvent = AddressValidated | AddressExpired | Nominated | IceTimedOut
 
 
-def new_credentials() -> IceParameters:
+def new_credentials(random: Callable[[int], bytes] = secrets.token_bytes) -> IceParameters:
     """Return fresh credentials: 48 random bits of ufrag, 128 of password (RFC 8445 section 5.3 asks for 24 and 128)."""
-    return IceParameters(secrets.token_hex(6), secrets.token_hex(16))
+    return IceParameters(random(6).hex(), random(16).hex())
 
 
 def local_ufrag(data: bytes) -> str | None:

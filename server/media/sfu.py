@@ -30,7 +30,7 @@ from server.media.events import MediaEvent
 from server.media.fastpath.demux import Kind, classify
 from server.media.fastpath.relay import Event, EventKind, Relay
 from server.media.guard import Guard
-from server.media.ice import local_ufrag
+from server.media.ice import local_ufrag, new_credentials
 from server.media.parameters import (
     DtlsParameters,
     Endpoint,
@@ -138,7 +138,7 @@ class Sfu:
         is_full = len(router.transports) >= self._max_transports_of_room
         if is_full or len(self._peers) >= len(self._relay.transports_view):
             raise RefusalError("room_full")
-        transport = Transport(id, self._relay, self.certificate, self._credentials(), ice, dtls, now)
+        transport = Transport(id, self._relay, self.certificate, new_credentials(self._random), ice, dtls, now)
         peer = Peer(transport, router, participant, self._relay, self._ssrc(), self._cname(id), now)
         peer.use_extensions(extensions)
         self._rooms[room] = router
@@ -152,7 +152,7 @@ class Sfu:
     def restart_ice(self, id: str, ice: IceParameters | None, now: float) -> LocalParameters:
         """Take the peer's new credentials, and return ours; media goes on along the old path for the while."""
         peer = self._peer(id)
-        peer.transport.restart_ice(self._credentials(), ice, now)
+        peer.transport.restart_ice(new_credentials(self._random), ice, now)
         self._name(peer)
         self._after(peer, now)
         self.wake()
@@ -525,10 +525,6 @@ class Sfu:
         if peer is None:
             raise InvalidStateError("there is no such transport")
         return peer
-
-    def _credentials(self) -> IceParameters:
-        """Fresh ones: 48 random bits of ufrag, 128 of password (RFC 8445 section 5.3 asks for 24 and 128)."""
-        return IceParameters(self._random(6).hex(), self._random(16).hex())
 
     def _cname(self, transport: str) -> str:
         """Of everything that a transport publishes, also before it does (RFC 7022 section 4.2: it tells nothing)."""

@@ -1,7 +1,7 @@
 """Whether a payload begins a picture from which a decoder can start.
 
 Only the first packet of such a picture says so, which is what a switch of sources waits for. What does not parse is no
-keyframe: nothing here raises.
+keyframe: nothing here raises. The relay has its own in C; by this one the tests judge that, and the load generator.
 
 Spec: RFC 7741 section 4 (VP8), RFC 9628 section 4.2 (VP9), RFC 6184 section 5 (H.264), AV1 RTP specification 4.4.
 """

@@ -7,6 +7,8 @@
     |1|  block PT   |     timestamp offset      |   block length    |+-+-+-+-+-+-+-+-+
     +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 
+The relay unwraps it in C; by this reader and writer the tests judge that.
+
 Spec: RFC 2198 section 3.
 """
 

@@ -1,6 +1,6 @@
 """Retransmissions in a stream of their own: the payload begins with the original seq.
 
-Spec: RFC 4588 section 4. The relay does this to every repaired packet; this is for tests and for what reads streams.
+Spec: RFC 4588 section 4. The relay does this in C, to every repaired packet; by this one the tests judge.
 """
 
 from __future__ import annotations
