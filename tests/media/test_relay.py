@@ -248,12 +248,77 @@ def test_strangers_share_a_part_of_the_queue(relay):
 
 def test_one_transport_cannot_keep_others_out_of_the_queue(relay):
     loud, quiet = Peer(relay), Peer(relay)
-    relay.process([(loud.address, CLIENT_HELLO)] * 5000, 1.0)
-    relay.process([(quiet.address, CLIENT_HELLO)], 1.0)
+    for number in range(1000):
+        relay.process([(loud.address, CLIENT_HELLO)], 1 + number / 100)
+    relay.process([(quiet.address, CLIENT_HELLO)], 11.0)
     owners = [event[1] for event in relay.take_events()]
     assert owners.count(loud.transport) == 256 and owners.count(quiet.transport) == 1
-    relay.process([(loud.address, CLIENT_HELLO)], 1.0)
+    relay.process([(loud.address, CLIENT_HELLO)], 11.0)
     assert len(relay.take_events()) == 1
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("stun", 100), ("dtls", 100), ("rtcp", 200)])
+def test_one_transport_passes_up_so_many_a_second(relay, kind, rate):
+    loud, quiet = Peer(relay), Peer(relay)
+
+    def datagram(peer: Peer) -> bytes:
+        made = {"stun": BINDING_REQUEST, "dtls": CLIENT_HELLO}
+        return made.get(kind) or peer.protect_rtcp(b"\x80\xc9\x00\x01" + bytes(4))
+
+    passed = []
+    for number in range(5000):  # 500 a second
+        relay.process([(loud.address, datagram(loud))], 1 + number / 500)
+        passed += relay.take_events()
+    assert rate * 11 <= len(passed) <= rate * 11 + 2, "the rate, and a burst of a second"
+    assert dropped(relay) == {DropReason.OVER_RATE: 5000 - len(passed)}
+    relay.process([(quiet.address, datagram(quiet))], 11.0)
+    assert len(relay.take_events()) == 1
+    # What was too much is forgotten after a second.
+    relay.process([(loud.address, datagram(loud))] * (rate if kind != "rtcp" else 1), 13.0)
+    assert len(relay.take_events()) == (rate if kind != "rtcp" else 1)
+
+
+def test_what_is_told_once_has_room_that_datagrams_cannot_take(relay):
+    loud = [Peer(relay) for _ in range(40)]
+    pair = call(relay)
+    for peer in loud:
+        relay.process([(peer.address, CLIENT_HELLO)] * 100, 1.0)
+    assert drops(relay, DropReason.QUEUE_FULL) > 0
+    assert len(pair.video(1, vp8(key=True))) == 1
+    told = relay.take_events()
+    assert len(told) == 3072 + 1 and told[-1][:2] == (EventKind.SWITCHED, pair.forward)
+
+
+# --- What is no longer true -------------------------------------------------------------------------------------------
+
+
+def test_nothing_of_a_removed_transport_is_delivered(relay):
+    pair = call(relay)
+    expected = relay.expect_source(pair.ada.transport, b"7", b"", Codec.OPUS, 111, 48_000)
+    pair.video(1, vp8())
+    pair.video(2, vp8(key=True))
+    pair.ada.send(Rtp(0xE0, 1, b"x"), Rtp(0xE1, 1, b"x", payload_type=111, elements={1: b"7"}))
+    rtcp = pair.ada.protect_rtcp(b"\x80\xc9\x00\x01" + bytes(4))
+    relay.process([(pair.ada.address, data) for data in (BINDING_REQUEST, CLIENT_HELLO, rtcp)], 1.0)
+    slots = pair.ada.transport, pair.source, pair.forward, expected
+    relay.remove_transport(pair.ada.transport)
+    relay.remove_forward(pair.forward)
+    # Somebody else has the slots before the events are looked at.
+    again = call(relay)
+    relay.expect_source(again.ada.transport, b"7", b"", Codec.OPUS, 111, 48_000)
+    assert {again.ada.transport, again.source, again.forward} <= {*slots}
+    assert relay.take_events() == []
+    assert dropped(relay)[DropReason.OUTDATED] == 4
+    # Nor does it take of the newcomer's share.
+    relay.process([(again.ada.address, CLIENT_HELLO)] * 100, 2.0)
+    assert len(relay.take_events()) == 100
+
+
+def test_a_keyframe_that_has_come_is_not_wanted(relay):
+    pair = call(relay)
+    pair.video(1, vp8())
+    pair.video(2, vp8(key=True))
+    assert [event[0] for event in relay.take_events()] == [EventKind.SWITCHED]
 
 
 def test_events_are_taken_oldest_first_and_as_many_as_asked(relay):
@@ -325,9 +390,9 @@ def test_slots_are_used_again_without_memory_of_the_past(relay):
         pair = call(relay)
         (received,) = pair.video(1, vp8(5, key=True, tl0=1, tid=0))
         assert ids_of(received) == (5, 1)
+        assert relay.take_events(10_000) != []
         relay.remove_transport(pair.ada.transport)
         relay.remove_transport(pair.ben.transport)
-        assert relay.take_events(10_000) != []
 
 
 def test_a_pending_source_that_goes_away_is_waited_for_no_longer(relay):

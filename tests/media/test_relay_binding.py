@@ -1,4 +1,4 @@
-"""The relay in memory: sources whose SSRC nobody knows before their first packet, and how many SSRCs a peer may have."""
+"""The relay in memory: sources whose SSRC nobody knows before their first packet; how many SSRCs a peer may have."""
 
 import random
 import struct
@@ -160,10 +160,40 @@ def test_what_was_sent_before_cannot_be_repeated_from_the_new_stream(relay):
 
 def test_a_peer_that_begins_anew_without_end_is_stopped(relay):
     pair = expecting(relay)
+    told = []
     for number in range(500):
         pair.send(packet(0x5000 + number, 1))
-    assert len(bound(relay)) == 65, "one, and 64 left behind"
+        told += bound(relay)
+    assert len(told) == 65, "one, and 64 left behind"
     assert dropped(relay) == {DropReason.UNKNOWN_SSRC: 435}
+
+
+def test_only_the_latest_ssrc_is_told(relay):
+    pair = expecting(relay)
+    pair.send(packet(0xA0, 1), packet(0xC0, 1))
+    assert bound(relay) == [(pair.source, 0xC0)]
+
+
+def test_an_unknown_ssrc_that_a_source_has_found_is_not_asked_about(relay):
+    pair = expecting(relay)
+    pair.send(Rtp(0xA0, 1, vp8(key=True)), packet(0xA0, 2))
+    assert [event[0] for event in relay.take_events()] == [EventKind.BOUND, EventKind.KEYFRAME_WANTED]
+    assert dropped(relay) == {DropReason.OUTDATED: 1}
+
+
+def test_a_source_named_by_guess_is_won_back_by_its_mid(relay):
+    ada, ben = Peer(relay), Peer(relay)
+    source = relay.expect_source(ada.transport, b"7", b"", Codec.OPUS, 111, 48_000, ssrc=0xE0)
+    forward = relay.add_forward(ben.transport, 0xB0, 109, Codec.OPUS)
+    relay.feed(forward, source)
+    pair = Call(relay, ada, ben, source, forward)
+    assert len(pair.send(Rtp(0xE0, 1, b"stranger", payload_type=111))) == 1
+    assert bound(relay) == []
+    assert [sound.payload for sound in pair.send(packet(0xA0, 1, b"sound", payload_type=111))] == [b"sound"]
+    assert bound(relay) == [(source, 0xA0)]
+    assert pair.send(Rtp(0xE0, 2, b"stranger", payload_type=111)) == []
+    with pytest.raises(InvalidStateError):
+        relay.expect_source(ada.transport, b"8", b"", Codec.OPUS, 111, 48_000, ssrc=0xA0)
 
 
 # --- How many ---------------------------------------------------------------------------------------------------------

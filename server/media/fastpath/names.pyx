@@ -11,8 +11,8 @@ from server.media.fastpath cimport demux as verdicts
 from server.media.fastpath.packet cimport CODEC_AV1, CODEC_H264, CODEC_OPUS, CODEC_OTHER, CODEC_VP8, CODEC_VP9
 from server.media.fastpath.sentlog cimport Sent
 from server.media.fastpath.tables cimport (
-    DROP_ADDRESS_NOT_ALLOWED, DROP_DUPLICATE, DROP_NOT_NOMINATED, DROP_NO_KEYS, DROP_PROTECT_FAILED,
-    DROP_QUEUE_FULL, DROP_RED_BAD, DROP_RTP_BAD_PADDING, DROP_RTP_PADDING_ONLY, DROP_RTX_BAD, DROP_SEND_FAILED,
+    DROP_ADDRESS_NOT_ALLOWED, DROP_DUPLICATE, DROP_NOT_NOMINATED, DROP_NO_KEYS, DROP_OUTDATED, DROP_OVER_RATE,
+    DROP_PROTECT_FAILED, DROP_QUEUE_FULL, DROP_RED_BAD, DROP_RTP_BAD_PADDING, DROP_RTP_PADDING_ONLY, DROP_RTX_BAD, DROP_SEND_FAILED,
     DROP_SRTP_AUTH_FAILED, DROP_SRTP_FAILED, DROP_SRTP_REPLAYED, DROP_STRANGER_QUEUE_FULL, DROP_TOO_LATE,
     DROP_TOO_LONG, DROP_TURN_CHANNEL, DROP_UNEXPECTED_PAYLOAD_TYPE, DROP_UNKNOWN_SSRC, EVENT_BOUND,
     EVENT_DISCONNECTED, EVENT_DTLS, EVENT_KEYFRAME_WANTED, EVENT_RTCP, EVENT_STUN, EVENT_SWITCHED,
@@ -80,6 +80,8 @@ class DropReason(IntEnum):
     TOO_LATE = DROP_TOO_LATE
     SEND_FAILED = DROP_SEND_FAILED
     RED_BAD = DROP_RED_BAD
+    OVER_RATE = DROP_OVER_RATE
+    OUTDATED = DROP_OUTDATED
 
 
 def _dtype(columns):
@@ -102,4 +104,4 @@ SENT_DTYPE = _dtype("sent_at f8, wide_seq u4, size u4")
 if (TRANSPORT_DTYPE.itemsize, SOURCE_DTYPE.itemsize, FORWARD_DTYPE.itemsize, SENT_DTYPE.itemsize) != (
     sizeof(TransportRow), sizeof(SourceRow), sizeof(ForwardRow), sizeof(Sent)
 ):
-    raise ImportError("the views of the relay's tables do not have the layout of relay.pxd")
+    raise ImportError("the views of the relay's tables do not have the layout of tables.pxd")

@@ -92,6 +92,10 @@ class DropReason(IntEnum):
     """Outgoing: the socket refused."""
     RED_BAD = 28
     """RED whose blocks do not fit (RFC 2198)."""
+    OVER_RATE = 29
+    """More than one transport has passed up in a second: 200 RTCP, 100 each of STUN, DTLS and of unknown SSRCs."""
+    OUTDATED = 30
+    """Before the slow path took it, its transport was removed, or its SSRC found a source."""
 
 MAX_DATAGRAM_BYTES: int
 
@@ -177,6 +181,7 @@ class Relay:
         clock_rate: int,
         rtx_payload_type: int = 0,
         red_payload_type: int = 0,
+        ssrc: int = 0,
     ) -> int:
         """Take packets of an SSRC that is not known yet.
 
@@ -194,6 +199,8 @@ class Relay:
             clock_rate: As for `add_source`.
             rtx_payload_type: Of RTX; 0: none.
             red_payload_type: As for `add_source`.
+            ssrc: What it is bound to from the start, without an event, until a packet with the mid and rid says
+                otherwise: for what something else than these has shown. 0: nothing. Refused as by `add_source`.
         """
     def remove_source(self, source: int) -> None:
         """Forget it; forwards that it feeds pause."""
@@ -280,7 +287,12 @@ class Relay:
             32 KiB at first, 128 KiB at most.
         """
     def take_events(self, limit: int = 4096) -> list[Event]:
-        """Take what the slow path has to see, oldest first."""
+        """Take what the slow path has to see, oldest first.
+
+        Only what is true still: nothing of a transport that has been removed, and no more that a forward wants or has
+        begun with a source, or a source has found an SSRC, when it is another by now; nor an unknown SSRC that a source
+        has found.
+        """
     def missing(self, source: int, now: float, every: float = 0.05, tries: int = 10) -> list[int]:
         """List the extended sequence numbers to ask for again, and remember that they were.
 

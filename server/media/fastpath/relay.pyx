@@ -22,7 +22,7 @@ from server.media.fastpath.history cimport HISTORY_SLOTS, History, history_ask
 from server.media.fastpath.sentlog cimport SENT, Sent, SentLog
 from server.media.fastpath.slots cimport TCP, UDP, key_of_ssrc, map_get, map_put, map_remove
 from server.media.fastpath.tables cimport (
-    DROPS, DROP_NOT_NOMINATED, DROP_PROTECT_FAILED, DROP_QUEUE_FULL, EVENTS, Forward, ForwardRow, MAX_DATAGRAM,
+    DROPS, DROP_NOT_NOMINATED, DROP_PROTECT_FAILED, DROP_OUTDATED, DROP_QUEUE_FULL, EVENTS, Forward, ForwardRow, MAX_DATAGRAM,
     Queued, Source, SourceRow, Transport, TransportRow, reset_row,
 )
 from server.media.fastpath.unknown cimport Unknowns, unknown_find, unknown_forget, unknown_is_full
@@ -166,15 +166,18 @@ cdef class Relay(Road):
         try:
             while self.events_count and len(taken) < limit:
                 event = &self.events[self.events_begin]
-                taken.append((event.kind, event.index, _address(&event.origin), event.data[: event.size], event.at))
+                if event.charged and event.index >= 0 and self.transports[event.index].birth == event.birth:
+                    self.transports[event.index].events -= 1
+                if self.is_current(event):
+                    taken.append((event.kind, event.index, _address(&event.origin), event.data[: event.size], event.at))
+                elif event.charged:
+                    self._drop(DROP_OUTDATED)
                 free(event.data)
                 event.data = NULL
                 self.events_begin = (self.events_begin + 1) % EVENTS
                 self.events_count -= 1
                 if event.charged and event.index < 0:
                     self.events_of_strangers -= 1
-                elif event.charged and self.transports[event.index].events:
-                    self.transports[event.index].events -= 1
         finally:
             self.unlock()
         return taken
@@ -203,6 +206,8 @@ cdef class Relay(Road):
             memset(&self.transports[index], 0, sizeof(Transport))
             memset(&self.transport_rows[index], 0, sizeof(TransportRow))
             memset(self.transports[index].receive_ids.name, EXTENSIONS, 256)
+            self.births += 1
+            self.transports[index].birth = self.births
             self.transport_rows[index].used = 1
             return index
         finally:
@@ -355,42 +360,48 @@ cdef class Relay(Road):
         self, transport, ssrc, codec, payload_type, clock_rate, rtx_ssrc=0, rtx_payload_type=0, red_payload_type=0
     ):
         cdef int32_t index, owner
-        cdef Key key, rtx_key
+        cdef Key key
         cdef Source* source
         with nogil:
             self.lock()
         try:
             owner = self._slot(transport, "transport")
-            key = key_of_ssrc(owner, ssrc)
-            rtx_key = key_of_ssrc(owner, rtx_ssrc)
-            if map_get(&self.by_ssrc, &key) >= 0 or (rtx_ssrc and map_get(&self.by_ssrc, &rtx_key) >= 0) or ssrc == rtx_ssrc:
-                raise InvalidStateError("the SSRC belongs to a source already")
-            self._check_room(owner, ssrc, rtx_ssrc)
+            self._check_ssrcs(owner, ssrc, rtx_ssrc)
             index = self._take_source(owner, codec, payload_type, clock_rate, rtx_payload_type, red_payload_type)
-            source = &self.sources[index]
-            self.source_rows[index].ssrc = ssrc
-            source.bound = True
-            map_put(&self.by_ssrc, &key, 2 * index)
-            unknown_forget(&self.transports[owner].unknowns, ssrc)
+            self._name(index, ssrc)
             if rtx_ssrc:
+                source = &self.sources[index]
                 source.rtx_ssrc = rtx_ssrc
                 source.rtx_bound = True
-                map_put(&self.by_ssrc, &rtx_key, 2 * index + 1)
+                key = key_of_ssrc(owner, rtx_ssrc)
+                map_put(&self.by_ssrc, &key, 2 * index + 1)
                 unknown_forget(&self.transports[owner].unknowns, rtx_ssrc)
             return index
         finally:
             self.unlock()
 
-    def _check_room(self, int32_t owner, uint32_t ssrc, uint32_t rtx_ssrc):
-        """Refuse SSRCs that the transport has not had before, once it has had too many; the mutex is held."""
+    def _check_ssrcs(self, int32_t owner, uint32_t ssrc, uint32_t rtx_ssrc):
+        """Refuse SSRCs that a source has, and new ones once the transport has had too many; the mutex is held."""
         cdef Unknowns* unknowns = &self.transports[owner].unknowns
+        cdef Key key = key_of_ssrc(owner, ssrc), rtx_key = key_of_ssrc(owner, rtx_ssrc)
+        if map_get(&self.by_ssrc, &key) >= 0 or (rtx_ssrc and map_get(&self.by_ssrc, &rtx_key) >= 0) or ssrc == rtx_ssrc:
+            raise InvalidStateError("the SSRC belongs to a source already")
         if unknown_is_full(unknowns) and (
             unknown_find(unknowns, ssrc) == NULL or (rtx_ssrc and unknown_find(unknowns, rtx_ssrc) == NULL)
         ):
             raise InvalidStateError("the transport has had too many SSRCs")
 
+    def _name(self, int32_t index, uint32_t ssrc):
+        """Let a source have an SSRC, which has been checked; the mutex is held."""
+        cdef int32_t owner = self.source_rows[index].transport
+        cdef Key key = key_of_ssrc(owner, ssrc)
+        self.source_rows[index].ssrc = ssrc
+        self.sources[index].bound = True
+        map_put(&self.by_ssrc, &key, 2 * index)
+        unknown_forget(&self.transports[owner].unknowns, ssrc)
+
     def expect_source(
-        self, transport, mid, rid, codec, payload_type, clock_rate, rtx_payload_type=0, red_payload_type=0
+        self, transport, mid, rid, codec, payload_type, clock_rate, rtx_payload_type=0, red_payload_type=0, ssrc=0
     ):
         cdef int32_t index, owner
         cdef Source* source
@@ -402,7 +413,11 @@ cdef class Relay(Road):
             self.lock()
         try:
             owner = self._slot(transport, "transport")
+            if ssrc:
+                self._check_ssrcs(owner, ssrc, 0)
             index = self._take_source(owner, codec, payload_type, clock_rate, rtx_payload_type, red_payload_type)
+            if ssrc:
+                self._name(index, ssrc)
             source = &self.sources[index]
             source.mid_size = len(mid)
             source.rid_size = len(rid)

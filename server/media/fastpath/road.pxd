@@ -39,12 +39,14 @@ cdef class Road:
     cdef void receive(self, uint8_t* data, uint32_t size, const Endpoint* origin, Batch* out) noexcept nogil
     cdef int retransmit_one(self, int32_t index, uint16_t seq, Batch* out) noexcept nogil
     cdef void detach(self, int32_t forward, int32_t source) noexcept nogil
+    cdef bint is_current(self, const Queued* event) noexcept nogil
     cdef void leave_behind(self, int32_t transport, uint32_t ssrc, bint for_good) noexcept nogil
 
     cdef void _drop(self, int reason) noexcept nogil
     cdef void _pass_up(
         self, uint8_t kind, int32_t index, bint charged, const Endpoint* origin, const uint8_t* data, uint32_t size
     ) noexcept nogil
+    cdef bint _in_rate(self, uint8_t kind, double* due) noexcept nogil
     cdef void _tell(self, uint8_t kind, int32_t index, uint32_t what) noexcept nogil
     cdef bint _decrypt(self, Transform function, void* session, uint8_t* data, int* size) noexcept nogil
     cdef bint _decrypt_rtcp(self, int32_t transport, uint8_t* data, int* size) noexcept nogil

@@ -49,11 +49,12 @@ from server.media.fastpath.rtcp cimport Report, is_nack, next_report
 from server.media.fastpath.sentlog cimport note_sent
 from server.media.fastpath.slots cimport Key, key_of_ssrc, map_close, map_get, map_open, map_put, map_remove
 from server.media.fastpath.tables cimport (
-    DROP_ADDRESS_NOT_ALLOWED, DROP_DUPLICATE, DROP_NO_KEYS, DROP_NOT_NOMINATED, DROP_PROTECT_FAILED,
+    DROP_ADDRESS_NOT_ALLOWED, DROP_DUPLICATE, DROP_NO_KEYS, DROP_NOT_NOMINATED, DROP_OVER_RATE, DROP_PROTECT_FAILED,
     DROP_QUEUE_FULL, DROP_RED_BAD, DROP_RTP_BAD_PADDING, DROP_RTP_PADDING_ONLY, DROP_RTX_BAD, DROP_SRTP_AUTH_FAILED,
     DROP_SRTP_FAILED, DROP_SRTP_REPLAYED, DROP_STRANGER_QUEUE_FULL, DROP_TOO_LATE, DROP_TOO_LONG, DROP_TURN_CHANNEL,
-    DROP_UNEXPECTED_PAYLOAD_TYPE, DROP_UNKNOWN_SSRC, EVENT_BOUND, EVENT_DTLS, EVENT_KEYFRAME_WANTED, EVENT_RTCP,
-    EVENT_STUN, EVENT_SWITCHED, EVENT_UNKNOWN_SSRC, EVENTS, EVENTS_OF_ONE, EVENTS_OF_STRANGERS, MAX_DATAGRAM,
+    DROP_UNEXPECTED_PAYLOAD_TYPE, DROP_UNKNOWN_SSRC, EVENT_BOUND, EVENT_DISCONNECTED, EVENT_DTLS, EVENT_KEYFRAME_WANTED, EVENT_RTCP,
+    EVENT_STUN, EVENT_SWITCHED, EVENT_UNKNOWN_SSRC, EVENTS, EVENTS_OF_DATAGRAMS, EVENTS_OF_ONE,
+    EVENTS_OF_STRANGERS, MAX_DATAGRAM,
     reset_row,
 )
 
@@ -71,6 +72,9 @@ cdef extern from "<pthread.h>" nogil:
 _ADDRESSES_OF_ONE = 16
 cdef double UNKNOWN_EVERY_S = 0.02
 cdef double WANTED_EVERY_S = 0.5
+cdef double RATED_EVERY_S = 0.01      # browsers check every 50 ms at first
+cdef double RTCP_EVERY_S = 0.005      # feedback alone is 20 a second
+cdef double BURST_S = 1
 cdef int64_t BUDGET_MOST = 128 * 1024
 
 
@@ -756,13 +760,20 @@ cdef class Road:
     cdef void _pass_up(
         self, uint8_t kind, int32_t index, bint charged, const Endpoint* origin, const uint8_t* data, uint32_t size
     ) noexcept nogil:
-        """Queue an event, within the share of its transport, or of all strangers together."""
+        """Queue an event: a datagram, within the share and rate of its transport, or the share of all strangers together;
+        or what the relay has to tell, for which there is room that datagrams cannot take.
+        """
         cdef Queued* event
         if charged and index < 0 and self.events_of_strangers >= EVENTS_OF_STRANGERS:
             self._drop(DROP_STRANGER_QUEUE_FULL)
             return
-        if self.events_count == EVENTS or (charged and index >= 0 and self.transports[index].events >= EVENTS_OF_ONE):
+        if self.events_count >= <uint32_t>(EVENTS_OF_DATAGRAMS if charged else EVENTS) or (
+            charged and index >= 0 and self.transports[index].events >= EVENTS_OF_ONE
+        ):
             self._drop(DROP_QUEUE_FULL)
+            return
+        if charged and index >= 0 and not self._in_rate(kind, &self.transports[index].due[kind]):
+            self._drop(DROP_OVER_RATE)
             return
         event = &self.events[(self.events_begin + self.events_count) % EVENTS]
         event.data = <uint8_t*>malloc(size)
@@ -773,6 +784,7 @@ cdef class Road:
         event.size = <uint16_t>size
         event.kind = kind
         event.index = index
+        event.birth = self.transports[index].birth if index >= 0 and (charged or kind == EVENT_DISCONNECTED) else 0
         event.charged = charged
         event.origin = origin[0]
         event.at = self.now
@@ -781,6 +793,30 @@ cdef class Road:
             self.events_of_strangers += 1
         elif charged:
             self.transports[index].events += 1
+
+    cdef bint _in_rate(self, uint8_t kind, double* due) noexcept nogil:
+        """Whether one more is not too much: what each costs the slow path, all transports share."""
+        if due[0] > self.now + BURST_S:
+            return False
+        due[0] = max(due[0], self.now) + (RTCP_EVERY_S if kind == EVENT_RTCP else RATED_EVERY_S)
+        return True
+
+    cdef bint is_current(self, const Queued* event) noexcept nogil:
+        """Whether an event is true still: a slot may have another owner since, and a forward another source."""
+        cdef uint32_t what = read_u32(event.data) if event.size == 4 else 0
+        cdef Key key
+        if event.kind == EVENT_BOUND:
+            return self.source_rows[event.index].used and self.source_rows[event.index].ssrc == what
+        if event.kind == EVENT_SWITCHED:
+            return self.forward_rows[event.index].used and self.forward_rows[event.index].source == <int32_t>what
+        if event.kind == EVENT_KEYFRAME_WANTED:
+            return self.forward_rows[event.index].used and self.forward_rows[event.index].pending == <int32_t>what
+        if event.index >= 0 and self.transports[event.index].birth != event.birth:
+            return False
+        if event.kind == EVENT_UNKNOWN_SSRC:
+            key = key_of_ssrc(event.index, read_u32(event.data + 8))
+            return map_get(&self.by_ssrc, &key) < 0
+        return True
 
     cdef void _tell(self, uint8_t kind, int32_t index, uint32_t what) noexcept nogil:
         """Queue an event of a forward and its source, or of a source and its SSRC."""

@@ -18,9 +18,11 @@ from server.media.fastpath.unknown cimport Reporters, Unknowns
 cdef enum:
     MAX_DATAGRAM = 1500
     EVENTS = 4096
+    EVENTS_OF_DATAGRAMS = 3072  # the rest is kept for what is told once: it would be believed for ever
     EVENTS_OF_ONE = 256     # share of one transport
     EVENTS_OF_STRANGERS = 512
-    DROPS = 29
+    RATED = 4               # kinds of events that a transport has so many of in a second; the first ones
+    DROPS = 31
 
 
 cdef enum:
@@ -56,6 +58,8 @@ cdef enum:
     DROP_TOO_LATE = 26
     DROP_SEND_FAILED = 27
     DROP_RED_BAD = 28
+    DROP_OVER_RATE = 29
+    DROP_OUTDATED = 30
 
 
 cdef struct TransportRow:
@@ -124,7 +128,9 @@ cdef struct Transport:
     Arrivals* arrivals      # with transport-cc from the peer
     SentLog* sent           # with transport-cc to the peer
     int32_t expected        # first of its sources that are bound in-band, and 1; 0: none
+    uint32_t birth          # a number that no other transport has had
     uint32_t events         # in the queue
+    double due[RATED]       # when the next event of a kind would come, were they evenly spaced
     Unknowns unknowns
     Reporters reporters
     ReceiveIds receive_ids
@@ -184,6 +190,7 @@ cdef struct Queued:
     double at
     Endpoint origin
     int32_t index
+    uint32_t birth          # of the transport, if the index is one
     uint16_t size
     uint8_t kind
     bint charged            # to its transport's share
