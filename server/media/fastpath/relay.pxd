@@ -14,7 +14,7 @@ cdef class Relay(Road):
         int wake_fd         # written when the outbox has something; -1: nobody listens
         int32_t reporting   # the transport whose feedback is next
         readonly object transports_view, sources_view, forwards_view, drops
-        object _tables, _free_transports, _free_sources, _free_forwards, _sessions
+        object _tables, _free_transports, _free_sources, _free_forwards, _sessions, _owned
 
     cdef void begin_batch(self, double now, Batch* out) noexcept nogil
 
@@ -23,6 +23,6 @@ cdef class Relay(Road):
     cdef uint32_t _report(self, double now, double every, uint32_t sender_ssrc) noexcept nogil
     cdef bint _queue_rtcp(self, int32_t transport, uint8_t* data, int size) noexcept nogil
     cdef void _wake(self) noexcept nogil
-    cdef void _stop_sending(self, const Key* key) noexcept nogil
+    cdef _release(self, const Key* key)
     cdef int32_t _take_slot(self, list free_slots, str table) except -1
     cdef int32_t _slot(self, index, str table) except -1

@@ -115,6 +115,8 @@ cdef class Relay(Road):
         self._free_sources = list(range(sources))[::-1]
         self._free_forwards = list(range(forwards))[::-1]
         self._sessions = {}
+        # By transport: its sources, its forwards, and the keys of its addresses.
+        self._owned = [(set(), set(), set()) for _ in range(transports)]
         if not batch_open(&self.outbox, _OUTBOX, NULL, NULL):
             raise MemoryError
 
@@ -215,22 +217,19 @@ cdef class Relay(Road):
 
     def remove_transport(self, transport):
         cdef int32_t index
-        cdef uint64_t i = 0
         cdef Key key
         with nogil:
             self.lock()
         try:
             index = self._slot(transport, "transport")
-            for source in np.flatnonzero(self.sources_view["used"] & (self.sources_view["transport"] == index)):
+            sources, forwards, addresses = self._owned[index]
+            for source in tuple(sources):
                 self._remove_source(source)
-            for forward in np.flatnonzero(self.forwards_view["used"] & (self.forwards_view["transport"] == index)):
+            for forward in tuple(forwards):
                 self._remove_forward(forward)
-            while i <= self.by_address.mask:
-                if self.by_address.entries[i].value == index:
-                    key = self.by_address.entries[i].key
-                    map_remove(&self.by_address, &key)  # which may bring another here
-                else:
-                    i += 1
+            for address in tuple(addresses):
+                memcpy(&key, <const uint8_t*><bytes>address, sizeof(Key))
+                self._release(&key)
             free(self.transports[index].arrivals)
             free(self.transports[index].sent)
             memset(&self.transports[index], 0, sizeof(Transport))
@@ -263,9 +262,10 @@ cdef class Relay(Road):
             self.lock()
         try:
             index = self._slot(transport, "transport")
-            self._stop_sending(&key)
+            self._release(&key)
             if not map_put(&self.by_address, &key, index):
                 raise InvalidStateError("too many addresses are allowed")
+            self._owned[index][2].add((<uint8_t*>&key)[: sizeof(Key)])
         finally:
             self.unlock()
 
@@ -276,19 +276,20 @@ cdef class Relay(Road):
             self.lock()
         try:
             if map_get(&self.by_address, &key) == self._slot(transport, "transport"):
-                self._stop_sending(&key)
-                map_remove(&self.by_address, &key)
+                self._release(&key)
         finally:
             self.unlock()
 
-    cdef void _stop_sending(self, const Key* key) noexcept nogil:
-        """The transport that an address belongs to no longer sends there."""
+    cdef _release(self, const Key* key):
+        """Take an address from the transport it belongs to, which no longer sends there."""
         cdef int32_t owner = map_get(&self.by_address, key)
         cdef Key nominated
         if owner >= 0:
             nominated.endpoint = self.transports[owner].nominated
             if nominated.words[0] == key.words[0] and nominated.words[1] == key.words[1] and nominated.words[2] == key.words[2]:
                 self.transports[owner].nominated.family = 0
+            self._owned[owner][2].discard((<const uint8_t*>key)[: sizeof(Key)])
+            map_remove(&self.by_address, key)
 
     def nominate(self, transport, address):
         cdef Key key
@@ -446,6 +447,7 @@ cdef class Relay(Road):
         source.rtx_payload_type = rtx_payload_type
         source.red_payload_type = red_payload_type
         reset_row(&self.source_rows[index], owner, codec, clock_rate)
+        self._owned[owner][0].add(index)
         return index
 
     def remove_source(self, source):
@@ -480,6 +482,7 @@ cdef class Relay(Road):
         free(source.history)
         memset(source, 0, sizeof(Source))
         memset(&self.source_rows[index], 0, sizeof(SourceRow))
+        self._owned[transport][0].discard(index)
         self._free_sources.append(index)
 
     def missing(self, source, now, every=0.05, tries=10):
@@ -540,6 +543,7 @@ cdef class Relay(Road):
             row.source = -1
             row.pending = -1
             row.used = 1
+            self._owned[owner][1].add(index)
             return index
         finally:
             self.unlock()
@@ -557,6 +561,7 @@ cdef class Relay(Road):
         cdef Key key = key_of_ssrc(self.forward_rows[index].transport, self.forward_rows[index].ssrc)
         map_remove(&self.by_sent_ssrc, &key)
         self._pause(index)
+        self._owned[self.forward_rows[index].transport][1].discard(index)
         memset(&self.forward_rows[index], 0, sizeof(ForwardRow))
         self._free_forwards.append(index)
 

@@ -60,6 +60,7 @@ from server.media.fastpath.sockets cimport (
 from server.media.fastpath.streams cimport (
     CONNECTION_TOKENS,
     COUNTS,
+    LISTENER_TOKEN,
     NO_SOCKET,
     SOCKET_FULL,
     UNREACHABLE,
@@ -82,10 +83,9 @@ cdef enum:
 
 
 cdef enum:
-    # What epoll names our own descriptors by; a family is added to the last two.
+    # What epoll names our own descriptors by; a family is added to the second, as to LISTENER_TOKEN.
     WAKE_TOKEN = 0
     UDP_TOKEN = 0
-    LISTENER_TOKEN = 4
 
 
 cdef double TICK_S = 0.25
@@ -115,6 +115,8 @@ class LoopCount(IntEnum):
 
 
 cdef void _flush(void* context, Batch* batch) noexcept nogil:
+    # In the middle of a batch of much media: what the slow path has made goes first here too.
+    (<SocketLoop>context).send_batch(&(<SocketLoop>context).from_slow_path)
     (<SocketLoop>context).send_batch(batch)
 
 
@@ -137,6 +139,8 @@ cdef class SocketLoop:
         uint32_t waiting        # events, before the batch
         readonly uint64_t batches, messages
         Batch out
+        Batch from_slow_path    # what was the relay's outbox, to be sent without the mutex
+        bint holding            # the mutex, so that nothing may be waited for
         uint8_t* received
         mmsghdr* incoming
         iovec* incoming_at
@@ -199,6 +203,7 @@ cdef class SocketLoop:
             or self.outgoing == NULL or self.outgoing_at == NULL or self.receivers == NULL or self.controls == NULL
             or self.after == NULL or self.chains == NULL or self.last == NULL
             or not batch_open(&self.out, SEND, _flush, <void*>self)
+            or not batch_open(&self.from_slow_path, OUTBOX, NULL, NULL)
         ):
             raise MemoryError
         for i in range(relay.transports_room):
@@ -224,6 +229,7 @@ cdef class SocketLoop:
         free(self.chains)
         free(self.last)
         batch_close(&self.out)
+        batch_close(&self.from_slow_path)
 
     def start(self):
         cdef int family
@@ -355,19 +361,25 @@ cdef class SocketLoop:
         self.finish()
 
     cdef void begin(self) noexcept nogil:
-        """Take the relay, and send what the slow path has for us."""
+        """Take the relay, and what the slow path has for us."""
+        cdef Batch emptied = self.from_slow_path
         self.relay.lock()
+        self.holding = True
         while self.failed:
             self.relay._drop(DROP_SEND_FAILED)
             self.failed -= 1
         self.waiting = self.relay.events_count
-        self.relay.begin_batch(monotonic(), &self.out)
+        self.relay.now = monotonic()
+        self.from_slow_path = self.relay.outbox
+        self.relay.outbox = emptied
 
     cdef void finish(self) noexcept nogil:
-        """Let go of it, and send what it has made."""
+        """Let go of it, and send what the slow path and it have made."""
         cdef uint64_t one = 1
         cdef bint more = self.relay.events_count > self.waiting
+        self.holding = False
         self.relay.unlock()
+        self.send_batch(&self.from_slow_path)
         self.send_batch(&self.out)
         if more:
             write(self.events_fd, &one, sizeof(one))
@@ -461,7 +473,10 @@ cdef class SocketLoop:
         memcpy(CMSG_DATA(header), &size, sizeof(uint16_t))
 
     cdef void send_messages(self, int descriptor, uint32_t count) noexcept nogil:
-        """Send them all; sendmmsg stops at the first that fails: that one is passed over."""
+        """Send them all; sendmmsg stops at the first that fails: that one is passed over.
+
+        A full socket is waited for, but not under the mutex: the slow path shall never wait for the network.
+        """
         cdef uint32_t done = 0, waits = 0
         cdef int sent
         cdef pollfd writable
@@ -477,7 +492,7 @@ cdef class SocketLoop:
                 writable.events = POLLOUT
                 writable.revents = 0
                 waits += 1
-                if waits > FULL_WAITS or poll(&writable, 1, FULL_MS) == 0:
+                if self.holding or waits > FULL_WAITS or poll(&writable, 1, FULL_MS) == 0:
                     while done < count:
                         self.lose(SOCKET_FULL, self.outgoing[done].msg_hdr.msg_iovlen)
                         done += 1

@@ -36,6 +36,7 @@ cdef enum:
     URGENT_BYTES = 16384    # audio, RTCP, STUN, DTLS
     VIDEO_BYTES = 49152     # together 64 KiB
     CUT_STREAMS = 32        # of one peer: a video stream and its RTX for each of 16 senders
+    LISTENER_TOKEN = 4      # what epoll names listeners by, with the family added
     CONNECTION_TOKENS = 16  # below it, tokens of the loop's own descriptors
 
 

@@ -126,7 +126,7 @@ cdef class Streams:
         self.paused = False
         for family in range(4, 7, 2):
             if self.listeners[family] >= 0 and not watch(
-                epoll, EPOLL_CTL_ADD, self.listeners[family], EPOLLIN, 4 + family
+                epoll, EPOLL_CTL_ADD, self.listeners[family], EPOLLIN, LISTENER_TOKEN + family
             ):
                 return False
         return True
@@ -157,7 +157,7 @@ cdef class Streams:
                 # It stays readable: without a pause the loop would do nothing else.
                 self.counts[ACCEPT_FAILED] += 1
                 self.paused = True
-                watch(self.epoll, EPOLL_CTL_MOD, self.listeners[family], 0, 4 + family)
+                watch(self.epoll, EPOLL_CTL_MOD, self.listeners[family], 0, LISTENER_TOKEN + family)
                 return
 
     cdef void _open(self, int descriptor, const SocketAddress* address, double now) noexcept nogil:
@@ -279,7 +279,7 @@ cdef class Streams:
             self.paused = False
             for family in range(4, 7, 2):
                 if self.listeners[family] >= 0:
-                    watch(self.epoll, EPOLL_CTL_MOD, self.listeners[family], EPOLLIN, 4 + family)
+                    watch(self.epoll, EPOLL_CTL_MOD, self.listeners[family], EPOLLIN, LISTENER_TOKEN + family)
         if self.open_count == 0:
             return
         for i in range(self.room):
