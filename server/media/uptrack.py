@@ -124,7 +124,7 @@ class UpEncoding:
             return False
         self._bound_at = now
         try:
-            slot = self._make_source(ssrc, None)
+            slot = self._make_source(ssrc, None, guessed=True)
         except InvalidStateError:
             return False
         self.track.relay.remove_source(self.slot)
@@ -133,12 +133,14 @@ class UpEncoding:
         self.slot = slot
         return True
 
-    def _make_source(self, ssrc: int | None, rtx_ssrc: int | None) -> int:
+    def _make_source(self, ssrc: int | None, rtx_ssrc: int | None, guessed: bool = False) -> int:
+        """Make one; `guessed`: a packet with the mid shows better whose the SSRC is."""
         codec, relay = self.track.codec, self.track.relay
         named = (relay_codec(codec), codec.payload_type, codec.clock_rate)
-        if ssrc is None:
+        if ssrc is None or guessed:
             ids = (self.track.mid.encode(), self.rid.encode())
-            return relay.expect_source(self.track.transport, *ids, *named, codec.rtx_payload_type or 0, self.track.red)
+            rtx_type, red = codec.rtx_payload_type or 0, self.track.red
+            return relay.expect_source(self.track.transport, *ids, *named, rtx_type, red, ssrc or 0)
         rtx = (rtx_ssrc, codec.rtx_payload_type) if rtx_ssrc and codec.rtx_payload_type else (0, 0)
         return relay.add_source(self.track.transport, ssrc, *named, *rtx, self.track.red)
 

@@ -314,6 +314,20 @@ def test_nothing_of_a_removed_transport_is_delivered(relay):
     assert len(relay.take_events()) == 100
 
 
+def test_an_address_that_has_moved_outlives_its_first_transport(relay):
+    first, second = Peer(relay), Peer(relay)
+    relay.allow(first.transport, ("192.0.2.77", 7, "udp"))
+    relay.allow(second.transport, first.address)
+    relay.remove_transport(first.transport)
+    for address in (first.address, second.address, ("192.0.2.77", 7, "udp")):
+        relay.process([(address, CLIENT_HELLO)], 1.0)
+    assert [event[1:3] for event in events(relay)] == [
+        (second.transport, first.address),
+        (second.transport, second.address),
+    ]
+    assert dropped(relay) == {DropReason.ADDRESS_NOT_ALLOWED: 1}
+
+
 def test_a_keyframe_that_has_come_is_not_wanted(relay):
     pair = call(relay)
     pair.video(1, vp8())
