@@ -227,7 +227,7 @@ def packet(member: Member, room: str, ssrc: int, mid: str, rid: str, payload_typ
 
 TestConversations = Conversations.TestCase
 TestConversations.settings = settings(
-    max_examples=max(int(os.environ.get("FUZZ_EXAMPLES", "1000")) // 20, 20),
+    max_examples=max(int(os.environ.get("FUZZ_EXAMPLES", "1000")) // 5, 100),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
