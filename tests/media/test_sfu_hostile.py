@@ -269,3 +269,23 @@ def test_a_repeated_request_of_the_same_number_is_one_request(world):
             ben.send_rtcp(FullIntraRequest(1, 0, ((parameters.ssrc, number),)))
             asked += len(ada.rtcp(PictureLossIndication))
         assert asked == keyframes
+
+
+def test_a_guess_by_payload_type_gives_way_to_the_mid(world):
+    ada, ben = Member(world, "ada"), Member(world, "ben")
+    ben.subscribe(audio("m"), ada.publish(audio("a")))
+    ada.send(Rtp(0x77, 1000, b"sound", 0, 111, False, {}))
+    ada.send_audio(0x99)
+    assert hears(ada, ben, 0x99)
+
+
+def test_what_a_closed_transport_has_left_in_the_queue_is_nobodys(world):
+    eve = Member(world, "eve")
+    guess = Rtp(0x77, 1000, b"sound", 0, 111, False, {})
+    world.relay.process([(eve.address, eve._protect.protect(bytes(guess)))], world.now)
+    world.sfu.close_transport("eve", world.now)
+    new = Member(world, "new", room="another", connect=False)
+    world.sfu.publish("new", audio("a"), world.now)
+    world.deliver()
+    assert world.sfu._peers["new"].ups["a"].encodings[0].ssrc is None
+    new.connect()
