@@ -62,7 +62,10 @@ def lively_file(camera: int) -> Path:
     """Return a film with grain under the cells, which takes several times the bits: as a person who moves does."""
     if not 0 <= camera < 16:
         raise ValueError("a camera has 4 bits")
-    return _made(f"camera-{camera}-lively-{WIDTH}x{HEIGHT}-{FRAME_RATE}.y4m", lambda path: _write_film(path, camera, WIDTH, HEIGHT, grain=True))
+    return _made(
+        f"camera-{camera}-lively-{WIDTH}x{HEIGHT}-{FRAME_RATE}.y4m",
+        lambda path: _write_film(path, camera, WIDTH, HEIGHT, grain=True),
+    )
 
 
 def tone_file(hz: int) -> Path:
