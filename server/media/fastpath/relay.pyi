@@ -157,8 +157,8 @@ class Relay:
     ) -> int:
         """Take packets of this SSRC; other payload types of it are dropped.
 
-        Refused, besides an SSRC that another source of the transport has: one that is new, from a transport that has left
-        behind 64 others.
+        Refused, besides an SSRC that another source of the transport has: one that is new, from a transport that has
+        left behind 64 others.
 
         Args:
             transport: Whose.
