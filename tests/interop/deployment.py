@@ -258,7 +258,7 @@ _STEADY_SINCE = """since => {
 
 _REPORT = """
   const [peer] = __colloque.client.peers.values();
-  const report = await peer.stats();
+  const report = await peer.connections[0].getStats();
   const all = [...report.values()];
 """
 

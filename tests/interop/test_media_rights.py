@@ -302,6 +302,8 @@ async def test_an_observer_publishes_nothing() -> None:
         observer = await Participant.arrive(live, url)
         await observer.send("ready")
         await clinician.send("admit", participant=observer.id)
+        while (await observer.next("state"))["state"] != "admitted":
+            pass
         await observer.send("join")
         await observer.next("relayWanted")
         sdp_text = offer(section("audio", "sendonly"), section("video", "sendonly"))
