@@ -14,7 +14,7 @@ from tests.browsers import until_moving
 from tests.interop.deployment import Deployment, Person, admit, back_after, participant, running
 from tests.interop.natlab import LAB_TIMEOUT_S, Kind, Site
 
-pytestmark = pytest.mark.timeout(LAB_TIMEOUT_S)
+pytestmark = [pytest.mark.timeout(LAB_TIMEOUT_S), pytest.mark.alone]
 
 BACK_S = 5.0
 """From the moment that the network is there again."""
