@@ -23,16 +23,22 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from loadtest.kernel cimport (
-    AF_INET, CLOCK_MONOTONIC, CLOCK_REALTIME, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, CMSG_SPACE, IP_PKTINFO,
-    IPPROTO_IP, MSG_DONTWAIT, SO_TIMESTAMPNS, SOL_SOCKET, SOL_UDP, TIMER_ABSTIME, UDP_SEGMENT, clock_gettime,
-    clock_nanosleep, cmsghdr, htonl, htons, in_pktinfo, iovec, mmsghdr, msghdr, ntohl, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, recvmmsg, sendmmsg, sockaddr_in, timespec,
+    CLOCK_REALTIME, CMSG_FIRSTHDR, CMSG_NXTHDR, IP_PKTINFO, IPPROTO_IP, SO_TIMESTAMPNS, SOL_SOCKET, TIMER_ABSTIME,
+    clock_nanosleep, htonl, in_pktinfo, ntohl,
 )
 from loadtest.reports cimport Arrivals, note_arrival, write_feedback, write_report
 from loadtest.schedule cimport Due, Schedule, add, postpone
 from loadtest.streams cimport (
     AUDIO_NS, BUCKET_NS, BUCKETS, FRAME_NS, KEYFRAME_EVERY, KEYFRAME_TIMES, PART_BYTES, SAMPLED, STAMP, STAMP_MAGIC,
     Receiver, Sender, account, begin_frame, get16, get32, open_window, roll, write_audio, write_part,
+)
+
+from server.media.fastpath.mutex cimport (
+    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
+)
+from server.media.fastpath.sockets cimport (
+    AF_INET, CLOCK_MONOTONIC, CMSG_DATA, CMSG_LEN, CMSG_SPACE, MSG_DONTWAIT, SOL_UDP, UDP_SEGMENT, clock_gettime, cmsghdr,
+    htons, iovec, mmsghdr, msghdr, recvmmsg, sendmmsg, sockaddr_in, timespec,
 )
 from server.media.fastpath.crypto cimport SRTP_TRAILER, Srtp, session_pointer, srtp_functions
 

@@ -3,9 +3,10 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from server.media.fastpath.batch cimport STRIDE, Batch, Outgoing, batch_close, batch_open
+from server.media.fastpath.events cimport Queued
 from server.media.fastpath.road cimport Road
 from server.media.fastpath.slots cimport Endpoint, Key
-from server.media.fastpath.tables cimport DROP_SEND_FAILED, DROP_TOO_LONG, EVENT_DISCONNECTED, EVENTS
+from server.media.fastpath.tables cimport DROP_SEND_FAILED, DROP_TOO_LONG, EVENT_DISCONNECTED
 
 
 cdef class Relay(Road):
@@ -18,6 +19,7 @@ cdef class Relay(Road):
 
     cdef void begin_batch(self, double now, Batch* out) noexcept nogil
 
+    cdef bint _is_current(self, const Queued* event) noexcept nogil
     cdef int _attach(self, int32_t forward, int32_t source) except -1
     cdef void _pause(self, int32_t forward) noexcept nogil
     cdef uint32_t _report(self, double now, double every, uint32_t sender_ssrc) noexcept nogil

@@ -17,13 +17,16 @@ from server.media.fastpath.arrivals cimport Arrivals
 from server.media.fastpath.batch cimport STRIDE, batch_add, batch_close, batch_next, batch_open
 from server.media.fastpath.crypto cimport SRTP_OK, session_pointer
 from server.media.fastpath.extensions cimport EXTENSIONS
+from server.media.fastpath.demux cimport read_u32
+from server.media.fastpath.events cimport Queued, events_pop
 from server.media.fastpath.feedback cimport FEEDBACK_AT_ONCE, feedback_begin, feedback_due, feedback_end, write_feedback
 from server.media.fastpath.history cimport HISTORY_SLOTS, History, history_ask
 from server.media.fastpath.sentlog cimport SENT, Sent, SentLog
-from server.media.fastpath.slots cimport TCP, UDP, key_of_ssrc, map_get, map_put, map_remove
+from server.media.fastpath.slots cimport TCP, UDP, Key, key_of_ssrc, map_get, map_put, map_remove
 from server.media.fastpath.tables cimport (
-    DROPS, DROP_NOT_NOMINATED, DROP_PROTECT_FAILED, DROP_OUTDATED, DROP_QUEUE_FULL, EVENTS, Forward, ForwardRow, MAX_DATAGRAM,
-    Queued, Source, SourceRow, Transport, TransportRow, reset_row,
+    DROPS, DROP_NOT_NOMINATED, DROP_PROTECT_FAILED, DROP_OUTDATED, DROP_QUEUE_FULL, EVENT_BOUND, EVENT_KEYFRAME_WANTED,
+    EVENT_SWITCHED, EVENT_UNKNOWN_SSRC, Forward, ForwardRow, MAX_DATAGRAM,
+    Source, SourceRow, Transport, TransportRow, reset_row,
 )
 from server.media.fastpath.unknown cimport Unknowns, unknown_find, unknown_forget, unknown_is_full
 
@@ -166,23 +169,35 @@ cdef class Relay(Road):
         with nogil:
             self.lock()
         try:
-            while self.events_count and len(taken) < limit:
-                event = &self.events[self.events_begin]
+            while self.events.count and len(taken) < limit:
+                event = &self.events.items[self.events.begin]
                 if event.charged and event.index >= 0 and self.transports[event.index].birth == event.birth:
                     self.transports[event.index].events -= 1
-                if self.is_current(event):
+                if self._is_current(event):
                     taken.append((event.kind, event.index, _address(&event.origin), event.data[: event.size], event.at))
                 elif event.charged:
                     self._drop(DROP_OUTDATED)
-                free(event.data)
-                event.data = NULL
-                self.events_begin = (self.events_begin + 1) % EVENTS
-                self.events_count -= 1
-                if event.charged and event.index < 0:
-                    self.events_of_strangers -= 1
+                events_pop(&self.events)
         finally:
             self.unlock()
         return taken
+
+    cdef bint _is_current(self, const Queued* event) noexcept nogil:
+        """Whether an event is true still: a slot may have another owner since, and a forward another source."""
+        cdef uint32_t what = read_u32(event.data) if event.size == 4 else 0
+        cdef Key key
+        if event.kind == EVENT_BOUND:
+            return self.source_rows[event.index].used and self.source_rows[event.index].ssrc == what
+        if event.kind == EVENT_SWITCHED:
+            return self.forward_rows[event.index].used and self.forward_rows[event.index].source == <int32_t>what
+        if event.kind == EVENT_KEYFRAME_WANTED:
+            return self.forward_rows[event.index].used and self.forward_rows[event.index].pending == <int32_t>what
+        if event.index >= 0 and self.transports[event.index].birth != event.birth:
+            return False
+        if event.kind == EVENT_UNKNOWN_SSRC:
+            key = key_of_ssrc(event.index, read_u32(event.data + 8))
+            return map_get(&self.by_ssrc, &key) < 0
+        return True
 
     # --- Transports ---------------------------------------------------------------------------------------------------
 

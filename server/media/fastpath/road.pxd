@@ -4,14 +4,12 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from server.media.fastpath.batch cimport Batch
 from server.media.fastpath.crypto cimport Srtp, Transform
+from server.media.fastpath.events cimport Events
+from server.media.fastpath.mutex cimport pthread_mutex_t
 from server.media.fastpath.numbering cimport Piece
 from server.media.fastpath.packet cimport Packet
 from server.media.fastpath.slots cimport Endpoint, Map
-from server.media.fastpath.tables cimport Forward, ForwardRow, Queued, Source, SourceRow, Transport, TransportRow
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
+from server.media.fastpath.tables cimport Forward, ForwardRow, Source, SourceRow, Transport, TransportRow
 
 
 cdef class Road:
@@ -30,8 +28,7 @@ cdef class Road:
         ForwardRow* forward_rows
         uint64_t* drop_counts
         uint32_t births
-        Queued* events
-        uint32_t events_begin, events_count, events_of_strangers
+        Events events
         double now          # of the batch
 
     cdef void lock(self) noexcept nogil
@@ -39,7 +36,6 @@ cdef class Road:
     cdef void receive(self, uint8_t* data, uint32_t size, const Endpoint* origin, Batch* out) noexcept nogil
     cdef int retransmit_one(self, int32_t index, uint16_t seq, Batch* out) noexcept nogil
     cdef void detach(self, int32_t forward, int32_t source) noexcept nogil
-    cdef bint is_current(self, const Queued* event) noexcept nogil
     cdef void leave_behind(self, int32_t transport, uint32_t ssrc, bint for_good) noexcept nogil
 
     cdef void _drop(self, int reason) noexcept nogil

@@ -37,7 +37,13 @@ from server.media.fastpath.extensions cimport (
     ABS_SEND_TIME, AUDIO_LEVEL, DEPENDENCY_DESCRIPTOR, EXTENSIONS, MID, RID, RRID, TRANSPORT_CC, Element,
     write_extensions,
 )
+from server.media.fastpath.events cimport (
+    EVENTS, EVENTS_OF_DATAGRAMS, EVENTS_OF_ONE, EVENTS_OF_STRANGERS, Queued, events_close, events_open, events_push,
+)
 from server.media.fastpath.history cimport HISTORY_SLOTS, history_get, history_open, history_put
+from server.media.fastpath.mutex cimport (
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+)
 from server.media.fastpath.numbering cimport begin_piece, leave_out, newest, piece_in, piece_out, unwrap
 from server.media.fastpath.packet cimport (
     CODEC_AV1, CODEC_H264, CODEC_VP8, CODEC_VP9, parse_packet, read_frame, rewrite_frame, write_u16, write_u32,
@@ -53,21 +59,13 @@ from server.media.fastpath.tables cimport (
     DROP_QUEUE_FULL, DROP_RED_BAD, DROP_RTP_BAD_PADDING, DROP_RTP_PADDING_ONLY, DROP_RTX_BAD, DROP_SRTP_AUTH_FAILED,
     DROP_SRTP_FAILED, DROP_SRTP_REPLAYED, DROP_STRANGER_QUEUE_FULL, DROP_TOO_LATE, DROP_TOO_LONG, DROP_TURN_CHANNEL,
     DROP_UNEXPECTED_PAYLOAD_TYPE, DROP_UNKNOWN_SSRC, EVENT_BOUND, EVENT_DISCONNECTED, EVENT_DTLS, EVENT_KEYFRAME_WANTED, EVENT_RTCP,
-    EVENT_STUN, EVENT_SWITCHED, EVENT_UNKNOWN_SSRC, EVENTS, EVENTS_OF_DATAGRAMS, EVENTS_OF_ONE,
-    EVENTS_OF_STRANGERS, MAX_DATAGRAM,
-    reset_row,
+    EVENT_STUN, EVENT_SWITCHED, EVENT_UNKNOWN_SSRC, MAX_DATAGRAM, reset_row,
 )
 
 from server.media.fastpath.unknown cimport (
     REPORTERS, Unknown, Unknowns, reporter_add, reporter_is_known, unknown_add, unknown_find, unknown_forget,
     unknown_is_flood,
 )
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_init(pthread_mutex_t*, void*)
-    int pthread_mutex_lock(pthread_mutex_t*)
-    int pthread_mutex_unlock(pthread_mutex_t*)
-    int pthread_mutex_destroy(pthread_mutex_t*)
 
 _ADDRESSES_OF_ONE = 16
 cdef double UNKNOWN_EVERY_S = 0.02
@@ -90,12 +88,11 @@ cdef class Road:
         self.transports = <Transport*>PyMem_RawCalloc(transports, sizeof(Transport))
         self.sources = <Source*>PyMem_RawCalloc(sources, sizeof(Source))
         self.forwards = <Forward*>PyMem_RawCalloc(forwards, sizeof(Forward))
-        self.events = <Queued*>PyMem_RawCalloc(EVENTS, sizeof(Queued))
         if (
             self.transports == NULL
             or self.sources == NULL
             or self.forwards == NULL
-            or self.events == NULL
+            or not events_open(&self.events)
             or not map_open(&self.by_address, transports * _ADDRESSES_OF_ONE, seed)
             or not map_open(&self.by_ssrc, 2 * sources, seed)
             or not map_open(&self.by_sent_ssrc, forwards, seed)
@@ -112,13 +109,10 @@ cdef class Road:
             for i in range(self.sources_room):
                 free(self.sources[i].feeds)
                 free(self.sources[i].history)
-        if self.events != NULL:
-            for i in range(<Py_ssize_t>self.events_count):
-                free(self.events[(self.events_begin + i) % EVENTS].data)
         PyMem_RawFree(self.transports)
         PyMem_RawFree(self.sources)
         PyMem_RawFree(self.forwards)
-        PyMem_RawFree(self.events)
+        events_close(&self.events)
         map_close(&self.by_address)
         map_close(&self.by_ssrc)
         map_close(&self.by_sent_ssrc)
@@ -764,10 +758,10 @@ cdef class Road:
         or what the relay has to tell, for which there is room that datagrams cannot take.
         """
         cdef Queued* event
-        if charged and index < 0 and self.events_of_strangers >= EVENTS_OF_STRANGERS:
+        if charged and index < 0 and self.events.of_strangers >= EVENTS_OF_STRANGERS:
             self._drop(DROP_STRANGER_QUEUE_FULL)
             return
-        if self.events_count >= <uint32_t>(EVENTS_OF_DATAGRAMS if charged else EVENTS) or (
+        if self.events.count >= <uint32_t>(EVENTS_OF_DATAGRAMS if charged else EVENTS) or (
             charged and index >= 0 and self.transports[index].events >= EVENTS_OF_ONE
         ):
             self._drop(DROP_QUEUE_FULL)
@@ -775,22 +769,18 @@ cdef class Road:
         if charged and index >= 0 and not self._in_rate(kind, &self.transports[index].due[kind]):
             self._drop(DROP_OVER_RATE)
             return
-        event = &self.events[(self.events_begin + self.events_count) % EVENTS]
-        event.data = <uint8_t*>malloc(size)
-        if event.data == NULL:
+        event = events_push(&self.events, data, <uint16_t>size)
+        if event == NULL:
             self._drop(DROP_QUEUE_FULL)
             return
-        memcpy(event.data, data, size)
-        event.size = <uint16_t>size
         event.kind = kind
         event.index = index
         event.birth = self.transports[index].birth if index >= 0 and (charged or kind == EVENT_DISCONNECTED) else 0
         event.charged = charged
         event.origin = origin[0]
         event.at = self.now
-        self.events_count += 1
         if charged and index < 0:
-            self.events_of_strangers += 1
+            self.events.of_strangers += 1
         elif charged:
             self.transports[index].events += 1
 
@@ -799,23 +789,6 @@ cdef class Road:
         if due[0] > self.now + BURST_S:
             return False
         due[0] = max(due[0], self.now) + (RTCP_EVERY_S if kind == EVENT_RTCP else RATED_EVERY_S)
-        return True
-
-    cdef bint is_current(self, const Queued* event) noexcept nogil:
-        """Whether an event is true still: a slot may have another owner since, and a forward another source."""
-        cdef uint32_t what = read_u32(event.data) if event.size == 4 else 0
-        cdef Key key
-        if event.kind == EVENT_BOUND:
-            return self.source_rows[event.index].used and self.source_rows[event.index].ssrc == what
-        if event.kind == EVENT_SWITCHED:
-            return self.forward_rows[event.index].used and self.forward_rows[event.index].source == <int32_t>what
-        if event.kind == EVENT_KEYFRAME_WANTED:
-            return self.forward_rows[event.index].used and self.forward_rows[event.index].pending == <int32_t>what
-        if event.index >= 0 and self.transports[event.index].birth != event.birth:
-            return False
-        if event.kind == EVENT_UNKNOWN_SSRC:
-            key = key_of_ssrc(event.index, read_u32(event.data + 8))
-            return map_get(&self.by_ssrc, &key) < 0
         return True
 
     cdef void _tell(self, uint8_t kind, int32_t index, uint32_t what) noexcept nogil:

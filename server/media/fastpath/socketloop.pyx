@@ -368,7 +368,7 @@ cdef class SocketLoop:
         while self.failed:
             self.relay._drop(DROP_SEND_FAILED)
             self.failed -= 1
-        self.waiting = self.relay.events_count
+        self.waiting = self.relay.events.count
         self.relay.now = monotonic()
         self.from_slow_path = self.relay.outbox
         self.relay.outbox = emptied
@@ -376,7 +376,7 @@ cdef class SocketLoop:
     cdef void finish(self) noexcept nogil:
         """Let go of it, and send what the slow path and it have made."""
         cdef uint64_t one = 1
-        cdef bint more = self.relay.events_count > self.waiting
+        cdef bint more = self.relay.events.count > self.waiting
         self.holding = False
         self.relay.unlock()
         self.send_batch(&self.from_slow_path)

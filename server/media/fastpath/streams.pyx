@@ -22,7 +22,8 @@ from libc.string cimport memcmp, memcpy, memset
 from server.media.fastpath cimport demux as verdicts
 from server.media.fastpath.demux cimport demux, read_u32
 from server.media.fastpath.framing cimport FRAME_HEADER, FRAME_NONE, FRAME_TOO_LONG, next_frame
-from server.media.fastpath.relay cimport DROP_TOO_LONG, EVENT_DISCONNECTED, EVENTS, Batch, Outgoing, Relay
+from server.media.fastpath.events cimport EVENTS
+from server.media.fastpath.relay cimport DROP_TOO_LONG, EVENT_DISCONNECTED, Batch, Outgoing, Relay
 from server.media.fastpath.slots cimport TCP, Endpoint, Key, map_close, map_get, map_open, map_put, map_remove
 from server.media.fastpath.sockets cimport (
     EPOLL_CTL_ADD,
@@ -242,7 +243,7 @@ cdef class Streams:
         if self.ending_count == 0:
             return
         for i in range(self.room):
-            if self.connections[i].descriptor >= 0 and self.connections[i].ending and self.relay.events_count < EVENTS:
+            if self.connections[i].descriptor >= 0 and self.connections[i].ending and self.relay.events.count < EVENTS:
                 self._close(&self.connections[i], self.connections[i].ending)
 
     cdef void _close(self, Connection* connection, int reason) noexcept nogil:

@@ -17,10 +17,6 @@ from server.media.fastpath.unknown cimport Reporters, Unknowns
 
 cdef enum:
     MAX_DATAGRAM = 1500
-    EVENTS = 4096
-    EVENTS_OF_DATAGRAMS = 3072  # the rest is kept for what is told once: it would be believed for ever
-    EVENTS_OF_ONE = 256     # share of one transport
-    EVENTS_OF_STRANGERS = 512
     RATED = 4               # kinds of events that a transport has so many of in a second; the first ones
     DROPS = 31
 
@@ -183,14 +179,3 @@ cdef struct Forward:
     bint video
     uint8_t mid_size
     uint8_t mid[16]
-
-
-cdef struct Queued:
-    uint8_t* data           # ours
-    double at
-    Endpoint origin
-    int32_t index
-    uint32_t birth          # of the transport, if the index is one
-    uint16_t size
-    uint8_t kind
-    bint charged            # to its transport's share
