@@ -2,7 +2,7 @@
 
     async with chromium(camera=1, hz=440) as one, firefox(hz=660) as other:
         page = await one.new_page()
-        await page.goto(link)
+        await open_page(page, link)
         await press(page, "allow-devices")
         await until_moving(page, "video[data-peer]", camera=2)
 
@@ -146,6 +146,19 @@ async def firefox(*, hz: int = 660, preferences: dict[str, Any] | None = None) -
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+async def open_page(page: Page, url: str) -> None:
+    """Go to this address. Chromium gives up a load during which a network interface came or went, as they do while a
+    test builds its namespaces: the address is then asked for again, as a person would."""
+    for last in (False, False, True):
+        try:
+            await page.goto(url)
+        except playwright.Error as error:
+            if last or "ERR_NETWORK_CHANGED" not in error.message:
+                raise
+        else:
+            return
 
 
 async def press(page: Page, testid: str, *, timeout: float = 15_000) -> None:

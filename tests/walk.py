@@ -6,7 +6,7 @@ welcome -> devices -> call                     the clinician
 
 from __future__ import annotations
 
-from tests.browsers import Page, press, until_state
+from tests.browsers import Page, open_page, press, until_state
 
 REMOTE = "[data-view=call] video[data-peer]"
 SELF = "[data-view=call] video[data-self]"
@@ -19,7 +19,7 @@ def observed(link: str) -> str:
 
 async def choose_devices(page: Page, link: str) -> None:
     """Open a link and allow camera and microphone."""
-    await page.goto(observed(link))
+    await open_page(page, observed(link))
     await allow_devices(page)
 
 

@@ -22,7 +22,7 @@ import playwright.async_api as playwright
 from server.records import Role, Tenant, Topology
 from server.store import Store
 from tests import connections, media
-from tests.browsers import chromium, press, until_state
+from tests.browsers import chromium, open_page, press, until_state
 from tests.interop.authority import Authority
 from tests.interop.natlab import PUBLIC_ADDRESS, Lab, Site, wait_until
 
@@ -159,7 +159,7 @@ class Deployment:
                 await person.page.add_init_script(_WATCH_FRAMES)
                 await person.page.add_init_script(connections.WATCH)
             for person, link, enter in ((clinician, links[0], "join"), (patient, links[1], "enter-waiting")):
-                await person.page.goto(link)
+                await open_page(person.page, link)
                 if await until_state(person.page, "welcome", "devices") == "welcome":
                     await press(person.page, "allow-devices")
                 await press(person.page, enter)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser, Page
 
-from tests.browsers import chromium, press, until_heard, until_moving, until_state
+from tests.browsers import chromium, open_page, press, until_heard, until_moving, until_state
 from tests.live import Live, live_server
 from tests.walk import (
     REMOTE,
@@ -95,7 +95,7 @@ async def test_the_same_link_on_a_second_device_asks_and_then_takes_over(
     seat = await who_am_i(computer)
 
     telephone = await home.new_page()  # each page of Playwright's has a storage of its own
-    await telephone.goto(observed(link))
+    await open_page(telephone, observed(link))
     await until_state(telephone, "problem")
     assert await telephone.get_attribute("main", "data-code") == "occupied"
     await until_moving(computer, REMOTE, camera=CLINICIAN)
