@@ -23,8 +23,8 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from loadtest.kernel cimport (
-    CLOCK_REALTIME, CMSG_FIRSTHDR, CMSG_NXTHDR, IP_PKTINFO, IPPROTO_IP, SO_TIMESTAMPNS, SOL_SOCKET, TIMER_ABSTIME,
-    clock_nanosleep, htonl, in_pktinfo, ntohl,
+    CLOCK_REALTIME, CMSG_FIRSTHDR, CMSG_NXTHDR, IP_PKTINFO, IPPROTO_IP, SO_TIMESTAMPNS, SOL_SOCKET,
+    htonl, in_pktinfo, ntohl,
 )
 from loadtest.reports cimport Arrivals, note_arrival, write_feedback, write_report
 from loadtest.schedule cimport Due, Schedule, add, postpone
@@ -37,7 +37,8 @@ from server.media.fastpath.mutex cimport (
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
 )
 from server.media.fastpath.sockets cimport (
-    AF_INET, CLOCK_MONOTONIC, CMSG_DATA, CMSG_LEN, CMSG_SPACE, MSG_DONTWAIT, SOL_UDP, UDP_SEGMENT, clock_gettime, cmsghdr,
+    AF_INET, CLOCK_MONOTONIC, CMSG_DATA, CMSG_LEN, CMSG_SPACE, MSG_DONTWAIT, SOL_UDP, TIMER_ABSTIME, UDP_SEGMENT, clock_gettime,
+    clock_nanosleep, cmsghdr,
     htons, iovec, mmsghdr, msghdr, recvmmsg, sendmmsg, sockaddr_in, timespec,
 )
 from server.media.fastpath.crypto cimport SRTP_TRAILER, Srtp, session_pointer, srtp_functions

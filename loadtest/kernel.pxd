@@ -20,9 +20,8 @@ cdef extern from * nogil:
         int ipi_ifindex
         in_addr ipi_spec_dst
         in_addr ipi_addr
-    int IPPROTO_IP, IP_PKTINFO, SOL_SOCKET, SO_TIMESTAMPNS, CLOCK_REALTIME, TIMER_ABSTIME
+    int IPPROTO_IP, IP_PKTINFO, SOL_SOCKET, SO_TIMESTAMPNS, CLOCK_REALTIME
     uint32_t htonl(uint32_t)
     uint32_t ntohl(uint32_t)
     cmsghdr* CMSG_FIRSTHDR(msghdr*)
     cmsghdr* CMSG_NXTHDR(msghdr*, cmsghdr*)
-    int clock_nanosleep(int, int, timespec*, timespec*)

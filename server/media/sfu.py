@@ -49,8 +49,6 @@ from server.media.uptrack import UpTrack
 MAX_TRANSPORTS_OF_ROOM = 64
 """12 people with a connection each, devices beside it, and dead ones that are not noticed yet."""
 _RTCP = int(EventKind.RTCP)
-_RTPFB = 205
-"""RTCP's type of NACK, which the relay has answered, and of transport feedback (RFC 4585 section 6.1)."""
 _AFTER_FAILURE_S = 1.0
 """Until a peer is looked at again whose timer has failed."""
 
@@ -392,9 +390,6 @@ class Sfu:
     def _receive_relay_event(self, event: Event, now: float) -> None:
         kind, index, address, data, at = event
         if kind == _RTCP:
-            # Nine of ten are one packet of transport feedback, which nobody reads here.
-            if data[1] == _RTPFB and len(data) == 4 + 4 * int.from_bytes(data[2:4]):
-                return
             peer = self._by_slot.get(index)
             if peer is not None:
                 peer.transport.receive_rtcp(data, at)

@@ -5,8 +5,9 @@ Started by: app.py. The threads forward packets; everything else runs here, on t
     relay's events ──> Sfu ──> events to signalling, datagrams to the relay, timer armed again
     signalling changes an Sfu ──> wake ──> the same, in the next turn of the event loop
 
-Events are taken at once when there were none for a while, and otherwise every few milliseconds: on a busy server one
-turn of the event loop serves a hundred reports, on a quiet one a check is answered without delay.
+The socket loop tells of events at once when there were none for a while, and otherwise every few milliseconds; timers
+that are due soon after each other wait for each other: on a busy server one turn of the event loop serves a hundred
+reports, on a quiet one a check is answered without delay.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from server.media.fastpath.socketloop import LoopCount, SocketLoop
 from server.media.parameters import Endpoint
 from server.media.sfu import Sfu
 
-BATCH_S = 0.005
-"""Between two looks at the relay's events while there are any; a report or a keyframe request loses nothing by it."""
+TURN_EVERY_S = 0.05
+"""Between turns for nothing but timers: what the Sfu does by the clock can wait until others are done with it."""
 LOOK_S = 0.005
 """Of one turn of the event loop, which all workers and all signalling share; events that are left wait for the next."""
 EVENTS_AT_ONCE = 64
@@ -44,6 +45,8 @@ LOG_EVERY_S = 1.0
 """Of our own defects, which a peer may know how to meet again and again; the metric counts all of them."""
 BUFFER_BYTES = 8 << 20
 """Of each UDP socket, each way, as far as the system lets us: 30 ms of 2 Gbit/s, longer than a scheduler's slice."""
+_GOODBYE_S = 0.005
+"""For the thread to send what closing has left."""
 _FORCE_RECEIVE, _FORCE_SEND = 33, 32
 """SO_RCVBUFFORCE and SO_SNDBUFFORCE of Linux, which Python has no names for: beyond net.core.rmem_max, as root."""
 _PORT_TRIES = 20
@@ -126,7 +129,7 @@ class MediaPlane:
         """Say goodbye to every peer, stop the threads, close the sockets."""
         for worker in self._workers:
             worker.say_goodbye()
-        await asyncio.sleep(BATCH_S)
+        await asyncio.sleep(_GOODBYE_S)
         for worker in self._workers:
             worker.stop()
         self._workers.clear()
@@ -187,14 +190,15 @@ class MediaWorker:
         self._loop = SocketLoop(self.relay, sockets.udp_fds, sockets.tcp_fds)
         self._asyncio = asyncio.get_running_loop()
         self._woken = False
-        self._batch: asyncio.TimerHandle | None = None
+        self._rest: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
+        self._turned_at = float("-inf")
 
     def start(self) -> None:
         """Start the thread."""
         self._loop.start()
-        self._asyncio.add_reader(self._loop.events_fd, self._on_readable)
+        self._asyncio.add_reader(self._loop.events_fd, self._on_events)
 
     def say_goodbye(self) -> None:
         """Close every transport; the thread still has to send the goodbyes."""
@@ -204,9 +208,9 @@ class MediaWorker:
     def stop(self) -> None:
         """Stop the thread and close the sockets."""
         self._asyncio.remove_reader(self._loop.events_fd)
-        for timer in (self._batch, self._timer):
-            if timer is not None:
-                timer.cancel()
+        for handle in (self._rest, self._timer):
+            if handle is not None:
+                handle.cancel()
         self.sfu.wake = lambda: None
         if self._loop.running:
             self._loop.stop()
@@ -227,30 +231,26 @@ class MediaWorker:
 
     # The slow path's driver.
 
-    def _on_readable(self) -> None:
-        """Events are there after a pause: take them, and look again in a moment instead of being told of each."""
-        self._asyncio.remove_reader(self._loop.events_fd)
-        self._look()
-
-    def _look(self) -> None:
-        """Deal with events for a while; the others have their turn before the rest.
-
-        None is held from one turn to the next: the relay forgets those of transports that are closed meanwhile.
-        """
+    def _on_events(self) -> None:
         with suppress(BlockingIOError):
             os.read(self._loop.events_fd, 8)
-        until = clock.now() + LOOK_S
-        events = self.relay.take_events(EVENTS_AT_ONCE)
-        if not events:
-            self._batch = None
-            self._asyncio.add_reader(self._loop.events_fd, self._on_readable)
-            return
-        while events:
+        self._turn()
+
+    def _turn(self) -> None:
+        """Deal with the relay's events for a while, and with what is due; the others have their turn before the rest.
+
+        No event is held from one turn to the next: the relay forgets those of transports that are closed meanwhile.
+        """
+        self._rest = None
+        self._turned_at = now = clock.now()
+        while events := self.relay.take_events(EVENTS_AT_ONCE):
             self.sfu.receive_relay_events(events, clock.now())
-            if len(events) < EVENTS_AT_ONCE or clock.now() >= until:
+            if clock.now() >= now + LOOK_S:
+                self._rest = self._asyncio.call_soon(self._turn)
                 break
-            events = self.relay.take_events(EVENTS_AT_ONCE)
-        self._batch = self._asyncio.call_later(0 if len(events) == EVENTS_AT_ONCE else BATCH_S, self._look)
+        deadline = self.sfu.get_timer()
+        if deadline is not None and deadline <= now:
+            self.sfu.handle_timer(now)
         self._drain()
 
     def _wake(self) -> None:
@@ -264,8 +264,7 @@ class MediaWorker:
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, float("inf")
-        self.sfu.handle_timer(clock.now())
-        self._drain()
+        self._turn()
 
     def _on_defect(self, error: Exception) -> None:
         now = clock.now()
@@ -284,7 +283,10 @@ class MediaWorker:
         for data, endpoint in self.sfu.datagrams_to_send(now):
             self.relay.send(endpoint, data)
         deadline = self.sfu.get_timer()
-        if deadline is not None and deadline < self._timer_at:
+        if deadline is None:
+            return
+        deadline = max(deadline, self._turned_at + TURN_EVERY_S)
+        if deadline < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = deadline

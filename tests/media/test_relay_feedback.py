@@ -88,7 +88,7 @@ GOOD = struct.pack("!BBHIIHH", 0x81, 205, 3, 1, 0xB0, 0, 0)
         struct.pack("!BBHII", 0x81, 205, 2, 1, 0xB0),
         struct.pack("!BBHIIHH", 0xA1, 205, 3, 1, 0xB0, 0, 12),
         struct.pack("!BBHIIHH", 0x81, 206, 3, 1, 0xB0, 0, 0),
-        struct.pack("!BBHIIHH", 0x8F, 205, 3, 1, 0xB0, 0, 0),
+        struct.pack("!BBHIIHH", 0x8E, 205, 3, 1, 0xB0, 0, 0),
     ],
 )
 def test_what_is_no_well_formed_nack_goes_up_and_is_not_answered(relay, broken):
@@ -320,3 +320,23 @@ def test_without_transport_cc_nothing_is_logged(relay):
     relay.set_extension_ids(pair.ben.transport, {}, {"mid": 1})
     pair.send(Rtp(0xA0, 1, b"x"))
     assert len(relay.sent(pair.ben.transport)) == 0
+
+
+TRANSPORT_FEEDBACK = struct.pack("!BBHIIHHI", 0x8F, 205, 4, 1, 0xB0, 0, 0, 0)
+RECEIVER_REPORT = struct.pack("!BBHI", 0x80, 201, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("compound", "goes_up"),
+    [
+        (TRANSPORT_FEEDBACK, False),
+        (GOOD + TRANSPORT_FEEDBACK, False),
+        (RECEIVER_REPORT + TRANSPORT_FEEDBACK, True),
+    ],
+)
+def test_transport_feedback_alone_does_not_go_up(relay, compound, goes_up):
+    pair = call(relay)
+    pair.send(Rtp(0xA0, 1, vp8(key=True)))
+    events(relay)
+    ask(pair, compound)
+    assert [event[3] for event in relay.take_events()] == [compound] * goes_up

@@ -182,7 +182,7 @@ async def test_many_events_let_the_others_have_their_turn(monkeypatch):
         monkeypatch.setattr("server.media.worker.EVENTS_AT_ONCE", 1)
         monkeypatch.setattr(worker.sfu, "_receive_relay_event", receive)
         worker.relay.process([(("192.0.2.1", port, "udp"), BINDING_REQUEST) for port in range(1, 6)], now[0])
-        worker._on_readable()
+        worker._on_events()
         async with asyncio.timeout(SECONDS):
             while len(seen) < 5:
                 turns += 1

@@ -29,6 +29,7 @@ cdef struct Queued:
 cdef struct Events:
     Queued* items
     uint32_t begin, count, of_strangers
+    bint urgent             # since the socket loop has looked: one is there that should not wait for others
 
 
 cdef inline bint events_open(Events* events) noexcept nogil:
@@ -64,3 +65,13 @@ cdef inline void events_pop(Events* events) noexcept nogil:
         events.of_strangers -= 1
     events.begin = (events.begin + 1) % EVENTS
     events.count -= 1
+
+
+cdef inline bint in_rate(bint is_rtcp, double* due, double now) noexcept nogil:
+    """Whether one more of a transport's is not too much, what each costs the slow path, all share: 200 reports a second
+    (feedback alone is 20), 100 of another kind (browsers check every 50 ms at first), and as many at once. `due`: when the
+    next would come, were they evenly spaced."""
+    if due[0] > now + 1:
+        return False
+    due[0] = max(due[0], now) + (0.005 if is_rtcp else 0.01)
+    return True

@@ -42,11 +42,10 @@ cdef class Road:
     cdef void _pass_up(
         self, uint8_t kind, int32_t index, bint charged, const Endpoint* origin, const uint8_t* data, uint32_t size
     ) noexcept nogil
-    cdef bint _in_rate(self, uint8_t kind, double* due) noexcept nogil
     cdef void _tell(self, uint8_t kind, int32_t index, uint32_t what) noexcept nogil
     cdef bint _decrypt(self, Transform function, void* session, uint8_t* data, int* size) noexcept nogil
     cdef bint _decrypt_rtcp(self, int32_t transport, uint8_t* data, int* size) noexcept nogil
-    cdef bint _answer(self, int32_t transport, const uint8_t* data, uint32_t size, Batch* out) noexcept nogil
+    cdef uint8_t _answer(self, int32_t transport, const uint8_t* data, uint32_t size, Batch* out) noexcept nogil
     cdef void _receive_rtp(
         self, int32_t transport, int32_t found, const Endpoint* origin, uint8_t* data, uint32_t size, Batch* out
     ) noexcept nogil

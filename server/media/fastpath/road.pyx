@@ -38,7 +38,7 @@ from server.media.fastpath.extensions cimport (
     write_extensions,
 )
 from server.media.fastpath.events cimport (
-    EVENTS, EVENTS_OF_DATAGRAMS, EVENTS_OF_ONE, EVENTS_OF_STRANGERS, Queued, events_close, events_open, events_push,
+    EVENTS, EVENTS_OF_DATAGRAMS, EVENTS_OF_ONE, EVENTS_OF_STRANGERS, Queued, events_close, events_open, events_push, in_rate,
 )
 from server.media.fastpath.history cimport HISTORY_SLOTS, history_get, history_open, history_put
 from server.media.fastpath.mutex cimport (
@@ -51,7 +51,7 @@ from server.media.fastpath.packet cimport (
 from server.media.fastpath.red cimport (
     Red, RedBlock, Seen, is_lost, is_repaired, note_repaired, note_seen, read_red, rename_blocks,
 )
-from server.media.fastpath.rtcp cimport Report, is_nack, next_report
+from server.media.fastpath.rtcp cimport LEFT_NOTHING, LEFT_REPORTS, LEFT_REQUESTS, Report, is_nack, left_by, next_report
 from server.media.fastpath.sentlog cimport note_sent
 from server.media.fastpath.slots cimport Key, key_of_ssrc, map_close, map_get, map_open, map_put, map_remove
 from server.media.fastpath.tables cimport (
@@ -70,9 +70,6 @@ from server.media.fastpath.unknown cimport (
 _ADDRESSES_OF_ONE = 16
 cdef double UNKNOWN_EVERY_S = 0.02
 cdef double WANTED_EVERY_S = 0.5
-cdef double RATED_EVERY_S = 0.01      # browsers check every 50 ms at first
-cdef double RTCP_EVERY_S = 0.005      # feedback alone is 20 a second
-cdef double BURST_S = 1
 cdef int64_t BUDGET_MOST = 128 * 1024
 
 
@@ -132,6 +129,7 @@ cdef class Road:
         cdef int32_t transport, found = -1
         cdef int length = <int>size
         cdef uint32_t ssrc
+        cdef uint8_t left
         cdef Transport* association
         cdef Key key
         if size > MAX_DATAGRAM:
@@ -161,8 +159,10 @@ cdef class Road:
         if kind == verdicts.RTCP:
             if not self._decrypt_rtcp(transport, data, &length):
                 return
-            if not self._answer(transport, data, <uint32_t>length, out):
+            left = self._answer(transport, data, <uint32_t>length, out)
+            if left != LEFT_NOTHING:
                 self._pass_up(EVENT_RTCP, transport, True, origin, data, <uint32_t>length)
+                self.events.urgent = self.events.urgent or left == LEFT_REQUESTS
         else:
             ssrc = read_u32(data + 8)
             key = key_of_ssrc(transport, ssrc)
@@ -678,8 +678,8 @@ cdef class Road:
 
     # --- NACKs --------------------------------------------------------------------------------------------------------
 
-    cdef bint _answer(self, int32_t transport, const uint8_t* data, uint32_t size, Batch* out) noexcept nogil:
-        """Repeat what a compound's NACKs ask for. True: it held nothing else, and is well formed.
+    cdef uint8_t _answer(self, int32_t transport, const uint8_t* data, uint32_t size, Batch* out) noexcept nogil:
+        """Repeat what a compound's NACKs ask for. Returns what it holds for the slow path; a malformed one, reports.
 
         Spec: RFC 4585 section 6.2.1.
         """
@@ -689,20 +689,20 @@ cdef class Road:
         cdef int32_t index
         cdef uint32_t asked = 0, following
         cdef uint16_t seq
-        cdef bint only = True
+        cdef uint8_t left = LEFT_NOTHING
         while next_report(data, size, &at, &report):
             pass
         if at != size:
-            return False
+            return LEFT_REPORTS
         at = 0
         while next_report(data, size, &at, &report):
             if not is_nack(&report):
-                only = False
+                left = max(left, left_by(&report))
                 continue
             key = key_of_ssrc(transport, read_u32(report.body + 4))
             index = map_get(&self.by_sent_ssrc, &key)
             if index < 0 or self.forwards[index].rtx_ssrc == 0:
-                only = False
+                left = max(left, <uint8_t>LEFT_REPORTS)
                 continue
             for i in range(8, report.size, 4):
                 seq = read_u16(report.body + i)
@@ -715,7 +715,7 @@ cdef class Road:
                         self.retransmit_one(index, seq, out)
                     seq += 1
                     following >>= 1
-        return only
+        return left
 
     cdef int retransmit_one(self, int32_t index, uint16_t seq, Batch* out) noexcept nogil:
         """Repeat a packet of a forward through RTX. 1: done; 0: it is not there; -1: there is no budget or room.
@@ -766,13 +766,14 @@ cdef class Road:
         ):
             self._drop(DROP_QUEUE_FULL)
             return
-        if charged and index >= 0 and not self._in_rate(kind, &self.transports[index].due[kind]):
+        if charged and index >= 0 and not in_rate(kind == EVENT_RTCP, &self.transports[index].due[kind], self.now):
             self._drop(DROP_OVER_RATE)
             return
         event = events_push(&self.events, data, <uint16_t>size)
         if event == NULL:
             self._drop(DROP_QUEUE_FULL)
             return
+        self.events.urgent = self.events.urgent or kind != EVENT_RTCP
         event.kind = kind
         event.index = index
         event.birth = self.transports[index].birth if index >= 0 and (charged or kind == EVENT_DISCONNECTED) else 0
@@ -783,13 +784,6 @@ cdef class Road:
             self.events.of_strangers += 1
         elif charged:
             self.transports[index].events += 1
-
-    cdef bint _in_rate(self, uint8_t kind, double* due) noexcept nogil:
-        """Whether one more is not too much: what each costs the slow path, all transports share."""
-        if due[0] > self.now + BURST_S:
-            return False
-        due[0] = max(due[0], self.now) + (RTCP_EVERY_S if kind == EVENT_RTCP else RATED_EVERY_S)
-        return True
 
     cdef void _tell(self, uint8_t kind, int32_t index, uint32_t what) noexcept nogil:
         """Queue an event of a forward and its source, or of a source and its SSRC."""

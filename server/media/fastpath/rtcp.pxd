@@ -1,4 +1,5 @@
-# RTCP as far as the relay answers it by itself: a compound's packets one by one, and the generic NACK.
+# RTCP as far as the relay deals with it by itself: a compound's packets one by one, the generic NACK, transport feedback,
+# ten times a second from each receiver, and requests for keyframes, to be told soon.
 #
 #     |V=2|P|  count  |      PT       |  length, in 32-bit words - 1  |
 #     |  ... if P: the last byte says how many bytes are padding      |
@@ -17,6 +18,17 @@ from server.media.fastpath.demux cimport read_u16
 cdef enum:
     RTPFB = 205
     GENERIC_NACK = 1
+    TRANSPORT_FEEDBACK = 15
+    PSFB = 206
+    PICTURE_LOSS = 1
+    FULL_INTRA = 4
+
+
+cdef enum:
+    # What a compound leaves for the slow path.
+    LEFT_NOTHING = 0
+    LEFT_REPORTS = 1
+    LEFT_REQUESTS = 2       # for a keyframe: somebody sees nothing until it comes
 
 
 cdef struct Report:
@@ -53,3 +65,10 @@ cdef inline bint next_report(const uint8_t* data, size_t size, size_t* at, Repor
 
 cdef inline bint is_nack(const Report* report) noexcept nogil:
     return report.kind == RTPFB and report.count == GENERIC_NACK and report.size >= 12 and report.size % 4 == 0
+
+
+cdef inline uint8_t left_by(const Report* report) noexcept nogil:
+    """What a packet that is no NACK leaves for the slow path. Nobody reads transport feedback yet."""
+    if report.kind == PSFB and (report.count == PICTURE_LOSS or report.count == FULL_INTRA):
+        return LEFT_REQUESTS
+    return LEFT_NOTHING if report.kind == RTPFB and report.count == TRANSPORT_FEEDBACK else LEFT_REPORTS

@@ -69,7 +69,7 @@ cdef extern from * nogil:
     struct epoll_event:
         uint32_t events
         epoll_data_t data
-    int AF_INET, AF_INET6, MSG_DONTWAIT, MSG_NOSIGNAL, POLLOUT, CLOCK_MONOTONIC, SOL_UDP, UDP_SEGMENT
+    int AF_INET, AF_INET6, MSG_DONTWAIT, MSG_NOSIGNAL, POLLOUT, CLOCK_MONOTONIC, TIMER_ABSTIME, SOL_UDP, UDP_SEGMENT
     int SOCK_NONBLOCK, SOCK_CLOEXEC, IPPROTO_TCP, TCP_NODELAY, TCP_NOTSENT_LOWAT
     int EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
     uint16_t htons(uint16_t)
@@ -89,6 +89,7 @@ cdef extern from * nogil:
     int getsockopt(int, int, int, void*, uint32_t*)
     int setsockopt(int, int, int, const void*, uint32_t)
     int clock_gettime(int, timespec*)
+    int clock_nanosleep(int, int, const timespec*, timespec*)
     Py_ssize_t read(int, void*, size_t)
     Py_ssize_t write(int, const void*, size_t)
     int close(int)
@@ -104,6 +105,14 @@ cdef inline double monotonic() noexcept nogil:
     cdef timespec at
     clock_gettime(CLOCK_MONOTONIC, &at)
     return at.tv_sec + at.tv_nsec * 1e-9
+
+
+cdef inline void sleep_until(double at) noexcept nogil:
+    """Sleep to a time of `monotonic`, unless it is past."""
+    cdef timespec until
+    until.tv_sec = <long>at
+    until.tv_nsec = <long>((at - <long>at) * 1e9)
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL)
 
 
 cdef inline void read_address(const SocketAddress* address, uint8_t protocol, Endpoint* endpoint) noexcept nogil:
