@@ -64,6 +64,7 @@ class Clockwork:
         """Do all of it once. Returns the rooms in which something has changed."""
         self._ticks += 1
         self._relay.feedback(now, FEEDBACK_EVERY_S)
+        self._relay.reports(now)
         changes = self.watch.look(now)
         for slot, ssrc in changes.renamed:
             with self._guard:

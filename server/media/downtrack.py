@@ -1,11 +1,12 @@
-"""One forwarded track: which layer it carries, and the sender reports that keep it in time with its companions.
+"""One forwarded track: which layer it carries, in time with its companions.
 
-Driven by: peer.py (RTCP of its receiver) and router.py (what there is to forward). Sans-IO. Together with uptrack.py
-the only place that programs the relay's table of forwards.
+Driven by: peer.py (what its receiver asks for) and router.py (what there is to forward). Sans-IO. Together with
+uptrack.py the only place that programs the relay's table of forwards.
 
-**Lip-sync.** A receiver aligns sound and picture by the NTP times in sender reports, within one CNAME. Ours say what
-the publisher's own reports say, the RTP time moved by what the relay adds to timestamps; so sound and picture of one
-publisher stay on one clock, the publisher's, whatever encodings they are made of and however often these change.
+**Lip-sync.** A receiver aligns sound and picture by the NTP times in sender reports, within one CNAME. Ours, which the
+relay writes, say what the publisher's own say, the RTP time moved by what the relay adds to timestamps; so sound and
+picture of one publisher stay on one clock, the publisher's, whatever encodings they are made of and however often these
+change.
 
 Spec: RFC 3550 section 6.4.1 (sender reports), 6.5.1 (CNAME); RFC 5104 section 4.3.1 (FIR).
 """
@@ -14,9 +15,8 @@ from __future__ import annotations
 
 from server.media.fastpath.relay import Relay
 from server.media.parameters import CodecParameters, SendParameters, TrackParameters
-from server.media.rtp.rtcp import ReportBlock, SenderReport
 from server.media.sourcewatch import STALE_S
-from server.media.uptrack import SenderClock, UpEncoding, UpTrack, main_codec, red_payload_type, relay_codec
+from server.media.uptrack import UpEncoding, UpTrack, main_codec, red_payload_type, relay_codec
 
 ALL_TEMPORAL = 7
 
@@ -77,15 +77,13 @@ class DownTrack:
         self._max_temporal = ALL_TEMPORAL
         self._fed: tuple[UpEncoding, int, int] | None = None
         self._carried: UpEncoding | None = None
-        self._reported_packets = 0
-        self._report_sent = (0, 0.0)
         self.forward = self._make_forward(red_payload_type(track))
 
     def _make_forward(self, red: int) -> int:
         mine, sent = self.codec, self.parameters
         rtx = (sent.rtx_ssrc, mine.rtx_payload_type) if sent.rtx_ssrc and mine.rtx_payload_type else (0, 0)
         named = (sent.ssrc, mine.payload_type, relay_codec(mine))
-        return self._relay.add_forward(self._transport, *named, *rtx, self.mid.encode(), red)
+        return self._relay.add_forward(self._transport, *named, *rtx, self.mid.encode(), red, sent.cname.encode())
 
     def close(self) -> None:
         """Give the forward back."""
@@ -178,37 +176,3 @@ class DownTrack:
             return None
         at_same_time = old.clock.rtp_at(best.clock.ntp, self.codec.clock_rate)
         return (at_same_time + int(row["timestamp_offset"]) - best.clock.rtp_timestamp) & 0xFFFFFFFF
-
-    # Reports.
-
-    def report(self, now: float) -> SenderReport | None:
-        """Return what was sent; None if nothing was since the last report, or the publisher's clocks are not known."""
-        row = self._relay.forwards_view[self.forward]
-        packets = int(row["packets"])
-        clock = self._clock(int(row["source"]))
-        if packets == self._reported_packets or clock is None:
-            return None
-        self._reported_packets = packets
-        ntp = clock.ntp + int((now - clock.at) * 4294967296)
-        rtp_timestamp = clock.rtp_at(ntp, self.codec.clock_rate) + int(row["timestamp_offset"])
-        self._report_sent = (ntp >> 16 & 0xFFFFFFFF, now)
-        return SenderReport(
-            self.parameters.ssrc,
-            ntp & 0xFFFFFFFFFFFFFFFF,
-            rtp_timestamp & 0xFFFFFFFF,
-            packets & 0xFFFFFFFF,
-            int(row["bytes"]) & 0xFFFFFFFF,
-        )
-
-    def _clock(self, slot: int) -> SenderClock | None:
-        if self._up is None or slot < 0:
-            return None
-        return next((each.clock for each in self._up.encodings if each.slot == slot), None)
-
-    def round_trip_s(self, block: ReportBlock, at: float) -> float | None:
-        """Return the round trip that the receiver's report shows (RFC 3550 section 6.4.1); None: it shows none."""
-        last_sr, sent_at = self._report_sent
-        if not block.last_sr or block.last_sr != last_sr:
-            return None
-        round_trip = at - sent_at - block.delay_since_last_sr / 65536
-        return round_trip if 0 <= round_trip < 10 else None

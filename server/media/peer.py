@@ -1,15 +1,12 @@
-"""One peer: its transport, what it publishes and what it receives, and the RTCP that it exchanges with us.
+"""One peer: its transport, what it publishes and what it receives, and what it asks for in RTCP.
 
 Driven by: sfu.py. Sans-IO.
 
-    RTCP from the peer ──┬─ SR ────────> uptrack: the publisher's clocks
-                         ├─ SR, RR ────> downtrack: round trip
-                         ├─ PLI, FIR ──> downtrack ─> router ─> uptrack of somebody else: keyframe
+    RTCP from the peer ──┬─ PLI, FIR ──> downtrack ─> router ─> uptrack of somebody else: keyframe
                          └─ BYE ───────> uptrack: it has stopped
-    every second, to it <── RR about its streams, SR about ours, SDES with their CNAMEs
 
-Reports go as full compounds; what asks for something at once (PLI, NACK) goes alone, in reduced size (RFC 5506), which
-every WebRTC stack takes.
+Reports are the relay's affair, both ways. What asks for something at once (PLI, NACK) goes alone, in reduced size
+(RFC 5506), which every WebRTC stack takes.
 """
 
 from __future__ import annotations
@@ -25,27 +22,17 @@ from server.media.rtp import extensions as uris
 from server.media.rtp.errors import RtpParseError
 from server.media.rtp.packet import RtpPacket
 from server.media.rtp.rtcp import (
-    SDES_CNAME,
     FullIntraRequest,
     Goodbye,
     PictureLossIndication,
     ReceiverReport,
-    ReportBlock,
     RtcpPacket,
-    SdesChunk,
-    SenderReport,
-    SourceDescription,
 )
 from server.media.transport import Transport
 from server.media.uptrack import UpEncoding, UpTrack
 
-REPORT_EVERY_S = 1.0
-"""On average; libwebrtc's pace for video, well within RFC 3550's 5 % of a video call's bandwidth."""
 FIRST_ROUND_TRIP_S = 0.1
 """Until a report tells: a publisher that receives nothing from us never tells."""
-_REPORTS_OF_ONE = 12
-"""Sender reports in one compound: 52 bytes each with their CNAME, which leaves room for report blocks below 1200."""
-_BLOCKS_OF_ONE = 20
 
 _EXTENSIONS = {
     uris.MID: "mid",
@@ -85,16 +72,14 @@ class Peer:
         self.ufrags: tuple[str, ...] = ()
         self.due = float("inf")
         """When the Sfu's clockwork comes to it."""
-        self.report_at = now + REPORT_EVERY_S
-        self.round_trip_s = FIRST_ROUND_TRIP_S
         self.ssrcs: set[int] = {ssrc}
         """All of ours that this transport has ever had: none is used twice."""
-        self.closed = False
         self._ssrc = ssrc
         self._relay = relay
         self._by_ssrc: dict[int, UpEncoding] = {}
         self._downs_by_ssrc: dict[int, DownTrack] = {}
         self._extension_ids: dict[str, int] = {}
+        relay.introduce(transport.slot, ssrc, cname.encode(), now)
 
     # What it sends and receives.
 
@@ -154,7 +139,6 @@ class Peer:
 
     def leave(self, now: float) -> None:
         """Take all of it out of the room. The relay's slots go with the transport's."""
-        self.closed = True
         for up in self.ups.values():
             self.router.unpublish(up, now)
         for down in self.downs.values():
@@ -213,18 +197,16 @@ class Peer:
 
     # RTCP.
 
-    def receive(self, packets: Iterable[RtcpPacket], at: float, now: float) -> list[UpEncoding]:
-        """Take what the peer reports and asks for. Returns the encodings that have ended."""
+    @property
+    def round_trip_s(self) -> float:
+        """What its reports show."""
+        return float(self._relay.transports_view[self.transport.slot]["round_trip"]) or FIRST_ROUND_TRIP_S
+
+    def receive(self, packets: Iterable[RtcpPacket], now: float) -> list[UpEncoding]:
+        """Take what the peer asks for. Returns the encodings that have ended."""
         ended: list[UpEncoding] = []
         for packet in packets:
             match packet:
-                case SenderReport(ssrc):
-                    encoding = self._by_ssrc.get(ssrc)
-                    if encoding is not None and encoding.receive_sender_report(packet, at):
-                        self.router.clock_known(encoding)
-                    self._on_blocks(packet.reports, at)
-                case ReceiverReport():
-                    self._on_blocks(packet.reports, at)
                 case PictureLossIndication(_, ssrc):
                     self._on_picture_wanted(ssrc, now)
                 case FullIntraRequest(_, _, requests):
@@ -239,42 +221,10 @@ class Peer:
                     pass
         return ended
 
-    def _on_blocks(self, blocks: Iterable[ReportBlock], at: float) -> None:
-        for block in blocks:
-            down = self._downs_by_ssrc.get(block.ssrc)
-            round_trip_s = down.round_trip_s(block, at) if down is not None else None
-            if round_trip_s is not None:
-                self.round_trip_s = round_trip_s
-
     def _on_picture_wanted(self, ssrc: int, now: float) -> None:
         down = self._downs_by_ssrc.get(ssrc)
         if down is not None and down.shown is not None:
             self.router.want_keyframe(down.shown, now)
-
-    def report(self, now: float) -> None:
-        """Say how its streams arrive and what was sent to it."""
-        encodings = [encoding for up in self.ups.values() for encoding in up.encodings]
-        blocks = [block for encoding in encodings if (block := encoding.report(now)) is not None]
-        reports = [
-            (report, down.parameters.cname) for down in self.downs.values() if (report := down.report(now)) is not None
-        ]
-        at = 0
-        while at < len(reports) or blocks:
-            compound: list[RtcpPacket] = []
-            chunks = []
-            some, blocks = blocks[:_BLOCKS_OF_ONE], blocks[_BLOCKS_OF_ONE:]
-            if some or at == len(reports):
-                compound.append(ReceiverReport(self._ssrc, tuple(some)))
-                chunks.append(_chunk(self._ssrc, self.cname))
-            for report, cname in reports[at : at + _REPORTS_OF_ONE - len(some) // 2]:
-                compound.append(report)
-                chunks.append(_chunk(report.ssrc, cname))
-                at += 1
-            self.transport.send_rtcp([*compound, SourceDescription(tuple(chunks))])
-
-
-def _chunk(ssrc: int, cname: str) -> SdesChunk:
-    return SdesChunk(ssrc, ((SDES_CNAME, cname.encode()),))
 
 
 def _is_same(old: TrackParameters, new: TrackParameters) -> bool:

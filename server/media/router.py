@@ -29,8 +29,6 @@ class Router:
         self.transports: set[str] = set()
         self.keyframes_due: set[UpEncoding] = set()
         """Whose keyframe was asked for too soon after the last one; the Sfu comes back for them."""
-        self.reports_due: set[str] = set()
-        """Transports whose receivers wait for a sender report, to bring sound and picture together."""
         self.waiting: set[DownTrack] = set()
         """Receivers that are to choose again soon."""
         self.wanted_due: dict[str, float] = {}
@@ -110,10 +108,6 @@ class Router:
         """A source of the track is a new one: feed it again to everybody."""
         for down in self._receivers.get(up.id, ()):
             self._choose(down, down.attach(up, now), now)
-
-    def clock_known(self, encoding: UpEncoding) -> None:
-        """The publisher's first report of a stream has come: its receivers need theirs."""
-        self.reports_due.update(down.transport_id for down in self._receivers.get(encoding.track.id, ()))
 
     def switched(self, down: DownTrack, slot: int, now: float) -> None:
         """A receiver has begun with another encoding: the one before it may be of no more use."""

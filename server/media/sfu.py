@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from hashlib import blake2s
 from heapq import heappop, heappush
-from itertools import count
 
 from server.errors import InvalidStateError, RefusalError
 from server.media.clockwork import TICK_S, Clockwork
@@ -40,7 +39,7 @@ from server.media.parameters import (
     SendParameters,
     TrackParameters,
 )
-from server.media.peer import REPORT_EVERY_S, Peer, require
+from server.media.peer import Peer, require
 from server.media.router import Router
 from server.media.tally import Tally
 from server.media.transport import RtcpReceived, Transport
@@ -108,8 +107,8 @@ class Sfu:
         self._busy: set[Router] = set()
         self._outgoing: list[tuple[bytes, Endpoint]] = []
         self._events: deque[MediaEvent] = deque()
-        self._heap: list[tuple[float, int, Peer]] = []
-        self._numbers = count()
+        self._heap: list[tuple[float, str]] = []
+        """When to come to which transport; of those for one, what its peer's `due` says counts."""
         self._tick_at: float | None = None
 
     # For signalling: transports.
@@ -348,7 +347,7 @@ class Sfu:
 
     def get_timer(self) -> float | None:
         """Return when `handle_timer` has something to do."""
-        while self._heap and (self._heap[0][2].closed or self._heap[0][0] != self._heap[0][2].due):
+        while self._heap and self._due_peer(*self._heap[0]) is None:
             heappop(self._heap)
         timers = [self._heap[0][0]] if self._heap else []
         if self._tick_at is not None:
@@ -358,8 +357,8 @@ class Sfu:
     def handle_timer(self, now: float) -> None:
         """Do what is due."""
         while self._heap and self._heap[0][0] <= now:
-            at, _, peer = heappop(self._heap)
-            if peer.closed or at != peer.due:
+            peer = self._due_peer(*heappop(self._heap))
+            if peer is None:
                 continue
             peer.due = float("inf")
             failures = self.guard.failures
@@ -379,10 +378,6 @@ class Sfu:
 
     def _on_peers_timer(self, peer: Peer, now: float) -> None:
         peer.transport.handle_timer(now)
-        if now >= peer.report_at:
-            # Spread, so that reports of many peers do not fall into step (RFC 3550 section 6.3.1).
-            peer.report_at = now + REPORT_EVERY_S * (0.5 + self._random(1)[0] / 255)
-            peer.report(now)
         self._after(peer, now)
 
     # What comes up from the relay.
@@ -394,7 +389,7 @@ class Sfu:
             if peer is not None:
                 peer.transport.receive_rtcp(data, at)
                 while (told := peer.transport.next_event()) is not None:
-                    self._on_event(peer, told, at, now)
+                    self._on_event(peer, told, now)
         elif kind == EventKind.STUN:
             self._receive_stun(data, Endpoint(*address), now)  # type: ignore[arg-type]  # its kind is a str there
         elif kind == EventKind.KEYFRAME_WANTED:
@@ -461,15 +456,15 @@ class Sfu:
         """Drain a transport, and arm its timer."""
         transport = peer.transport
         while (event := transport.next_event()) is not None:
-            self._on_event(peer, event, now, now)
+            self._on_event(peer, event, now)
         self._outgoing += transport.datagrams_to_send(now)
         self._schedule(peer, now)
 
-    def _on_event(self, peer: Peer, event: MediaEvent, at: float, now: float) -> None:
+    def _on_event(self, peer: Peer, event: MediaEvent, now: float) -> None:
         if not isinstance(event, RtcpReceived):
             self._events.append(event)
             return
-        for encoding in peer.receive(event.packets, at, now):
+        for encoding in peer.receive(event.packets, now):
             self._clockwork.watch.silence(encoding.slot, now)
             peer.router.live(encoding, False)
         self._settle(peer.router, now)
@@ -480,21 +475,21 @@ class Sfu:
             self._events.append(event)
         if router.is_busy:
             self._busy.add(router)
-        while router.reports_due:
-            peer = self._peers[router.reports_due.pop()]
-            peer.report_at = now
-            self._schedule(peer, now)
 
     def _schedule(self, peer: Peer, now: float) -> None:
         """Come back to a peer when something is due. Only an earlier time is a new entry; a later one is found then."""
-        timer = peer.transport.get_timer()
-        at = peer.report_at if timer is None else min(timer, peer.report_at)
-        if at < peer.due:
+        at = peer.transport.get_timer()
+        if at is not None and at < peer.due:
             self._come_back(peer, at)
 
     def _come_back(self, peer: Peer, at: float) -> None:
         peer.due = at
-        heappush(self._heap, (at, next(self._numbers), peer))
+        heappush(self._heap, (at, peer.transport.id))
+
+    def _due_peer(self, at: float, id: str) -> Peer | None:
+        """Return whose entry it is; None: they have gone, or have another one."""
+        peer = self._peers.get(id)
+        return peer if peer is not None and peer.due == at else None
 
     def _unsubscribe(self, peer: Peer, mid: str, now: float) -> None:
         down = peer.downs[mid]

@@ -1,11 +1,11 @@
-"""One received track: its encodings in the relay, keyframes asked of it, its losses repaired, its reports.
+"""One received track: its encodings in the relay, keyframes asked of it, its losses repaired.
 
-Driven by: peer.py (RTCP of its publisher) and router.py (keyframes). Sans-IO.
+Driven by: peer.py and router.py (keyframes). Sans-IO.
 
 A source of the relay is made for every encoding. Where the SDP names its SSRC, by that; otherwise the relay waits for
 the first packet with its mid and rid (`expect_source`) and says which SSRC it was (`bound`).
 
-Spec: RFC 3550 section 6.4.1 and appendix A.3 (reports), RFC 4585 section 6 (NACK, PLI), RFC 5104 section 4.3.1 (FIR).
+Spec: RFC 4585 section 6 (NACK, PLI), RFC 5104 section 4.3.1 (FIR).
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from server.media.rtp.rtcp import (
     FullIntraRequest,
     Nack,
     PictureLossIndication,
-    ReportBlock,
     RtcpPacket,
-    SenderReport,
 )
 
 KEYFRAME_EVERY_S = 0.3
@@ -90,7 +88,6 @@ class UpEncoding:
         self.rid = parameters.rid
         self.ssrc = parameters.ssrc
         self.rtx_ssrc = parameters.rtx_ssrc
-        self.clock: SenderClock | None = None
         self.live = False
         """Media comes that a decoder can begin with; kept by the router."""
         self.fresh = False
@@ -98,18 +95,22 @@ class UpEncoding:
         self._asked_at = float("-inf")
         self._asked_again = False
         self._keyframes = 0
-        self._reported = (0, 0)
         self._bound_at = float("-inf")
         self._fir_number = 0
         self.slot = self._make_source(self.ssrc, self.rtx_ssrc)
 
     # Its source.
 
+    @property
+    def clock(self) -> SenderClock | None:
+        """What the publisher's last report says; None: none has come of this SSRC."""
+        row = self.track.relay.sources_view[self.slot]
+        at = float(row["clock_at"])
+        return SenderClock(int(row["clock_ntp"]), int(row["clock_timestamp"]), at) if at else None
+
     def bound(self, ssrc: int) -> None:
         """Note the SSRC that the relay has found it under: its first, or another one after the publisher's restart."""
         self.ssrc = ssrc
-        self.clock = None
-        self._reported = (0, 0)
 
     def rebind(self, ssrc: int, now: float) -> bool:
         """Take another SSRC, which only the payload type shows to be ours.
@@ -189,39 +190,6 @@ class UpEncoding:
         seqs = [seq & 0xFFFF for seq in self.track.relay.missing(self.slot, now, every, NACK_TRIES)]
         for at in range(0, len(seqs), NACK_SEQS):
             self.track.send([Nack(self.track.local_ssrc, self.ssrc, tuple(seqs[at : at + NACK_SEQS]))])
-
-    # Reports.
-
-    def receive_sender_report(self, report: SenderReport, at: float) -> bool:
-        """Keep its clocks. True: these are the first of this stream, and its receivers wait for them."""
-        first = self.clock is None
-        self.clock = SenderClock(report.ntp, report.rtp_timestamp, at)
-        return first
-
-    def report(self, now: float) -> ReportBlock | None:
-        """Return how it arrives; None before its first packet, also of a new SSRC that we have not been told of yet.
-
-        Each call begins a new interval.
-        """
-        row = self.track.relay.sources_view[self.slot]
-        received = int(row["packets"])
-        if self.ssrc is None or int(row["ssrc"]) != self.ssrc or not received:
-            return None
-        highest = int(row["highest_ext_seq"])
-        lost = int(row["lost"])
-        expected = received + lost
-        expected_before, received_before = self._reported
-        self._reported = (expected, received)
-        due, got = expected - expected_before, received - received_before
-        fraction = min((due - got) * 256 // due, 255) if due > max(got, 0) else 0
-        last_sr, delay = 0, 0
-        if self.clock is not None:
-            last_sr = self.clock.ntp >> 16 & 0xFFFFFFFF
-            delay = min(max(int((now - self.clock.at) * 65536), 0), 0xFFFFFFFF)
-        lost = min(max(lost, -0x800000), 0x7FFFFF)
-        return ReportBlock(
-            self.ssrc, fraction, lost, highest & 0xFFFFFFFF, int(row["jitter"]) & 0xFFFFFFFF, last_sr, delay
-        )
 
 
 class UpTrack:

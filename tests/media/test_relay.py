@@ -33,7 +33,7 @@ def relay() -> Relay:
 def test_nothing_but_stun_from_an_address_that_is_not_allowed(relay):
     pair = call(relay)
     stranger = ("203.0.113.9", 5, "udp")
-    media, rtcp = pair.ada.protect(Rtp(0xA0, 1, vp8(key=True))), pair.ada.protect_rtcp(b"\x80\xc9\x00\x01" + bytes(4))
+    media, rtcp = pair.ada.protect(Rtp(0xA0, 1, vp8(key=True))), pair.ada.protect_rtcp(b"\x81\xcb\x00\x01" + bytes(4))
     assert relay.process([(stranger, data) for data in (media, rtcp, CLIENT_HELLO, BINDING_REQUEST)], 2.5) == []
     assert relay.take_events() == [(EventKind.STUN, -1, stranger, BINDING_REQUEST, 2.5)]
     assert dropped(relay) == {DropReason.ADDRESS_NOT_ALLOWED: 3}
@@ -94,8 +94,8 @@ def test_a_replayed_packet_goes_nowhere(relay):
     data = pair.ada.protect(Rtp(0xA0, 1, b"x"))
     assert len(relay.process([(pair.ada.address, data)] * 3, 1.0)) == 1
     assert dropped(relay) == {DropReason.SRTP_REPLAYED: 2}
-    report = pair.ada.protect_rtcp(b"\x80\xc9\x00\x01" + bytes(4))
-    relay.process([(pair.ada.address, report)] * 2, 1.0)
+    goodbye = pair.ada.protect_rtcp(b"\x81\xcb\x00\x01" + bytes(4))
+    relay.process([(pair.ada.address, goodbye)] * 2, 1.0)
     assert len(events(relay, EventKind.RTCP)) == 1
     assert dropped(relay) == {DropReason.SRTP_REPLAYED: 3}
 
@@ -113,14 +113,14 @@ def test_a_forged_packet_goes_nowhere(relay, at, profile):
 def test_a_thousand_bad_packets_end_no_call(relay):
     pair = call(relay)
     good = [pair.ada.protect(Rtp(0xA0, seq, vp8(key=seq == 0, body=b"%d" % seq))) for seq in range(101)]
-    report = pair.ada.protect_rtcp(b"\x80\xc9\x00\x01" + bytes(4))
+    goodbye = pair.ada.protect_rtcp(b"\x81\xcb\x00\x01" + bytes(4))
     received, bad = [], 0
     for seq in range(100):
         forged = bytearray(good[seq + 1])
         forged[-1 - seq % 16] ^= 0x40
         truncated = good[seq + 1][: 13 + seq % 10]
         junk = bytes([0x80, 96]) + bytes((seq * n) % 256 for n in range(40))
-        attack = [good[seq], good[0], bytes(forged), truncated, junk, junk, report, report, bytes(forged), truncated]
+        attack = [good[seq], good[0], bytes(forged), truncated, junk, junk, goodbye, goodbye, bytes(forged), truncated]
         bad += len(attack)
         received += pair.ben.decrypt(relay.process([(pair.ada.address, data) for data in (good[seq], *attack)], 1.0))
     assert bad == 1000
@@ -191,13 +191,13 @@ def test_another_payload_type_is_not_carried(relay):
 
 def test_rtcp_goes_up_decrypted_and_comes_down_encrypted(relay):
     peer = Peer(relay)
-    report = b"\x80\xc9\x00\x01" + b"ssrc"
-    assert relay.process([(peer.address, peer.protect_rtcp(report))], 1.0) == []
-    assert relay.take_events() == [(EventKind.RTCP, peer.transport, peer.address, report, 1.0)]
-    relay.send_rtcp(peer.transport, report)
+    goodbye = b"\x81\xcb\x00\x01" + b"ssrc"
+    assert relay.process([(peer.address, peer.protect_rtcp(goodbye))], 1.0) == []
+    assert relay.take_events() == [(EventKind.RTCP, peer.transport, peer.address, goodbye, 1.0)]
+    relay.send_rtcp(peer.transport, goodbye)
     sent = relay.process([], 1.0)
-    assert peer.decrypt_rtcp(sent) == [report]
-    assert report[4:] in sent[0][1] and sent[0][1] != report
+    assert peer.decrypt_rtcp(sent) == [goodbye]
+    assert goodbye[4:] in sent[0][1] and sent[0][1] != goodbye
 
 
 def test_stun_and_dtls_leave_as_they_are(relay):
@@ -238,7 +238,7 @@ def test_strangers_share_a_part_of_the_queue(relay):
     flood = [((f"203.0.113.{number % 250}", number + 1, "udp"), BINDING_REQUEST) for number in range(6000)]
     relay.process(flood, 1.0)
     peer.send(now=1.0)
-    relay.process([(peer.address, peer.protect_rtcp(b"\x80\xc9\x00\x01" + bytes(4)))], 1.1)
+    relay.process([(peer.address, peer.protect_rtcp(b"\x81\xcb\x00\x01" + bytes(4)))], 1.1)
     got = relay.take_events()
     assert [event[0] for event in got] == [EventKind.STUN] * 512 + [EventKind.RTCP]
     assert dropped(relay) == {DropReason.STRANGER_QUEUE_FULL: 6000 - 512}
@@ -263,7 +263,7 @@ def test_one_transport_passes_up_so_many_a_second(relay, kind, rate):
 
     def datagram(peer: Peer) -> bytes:
         made = {"stun": BINDING_REQUEST, "dtls": CLIENT_HELLO}
-        return made.get(kind) or peer.protect_rtcp(b"\x80\xc9\x00\x01" + bytes(4))
+        return made.get(kind) or peer.protect_rtcp(b"\x81\xcb\x00\x01" + bytes(4))
 
     passed = []
     for number in range(5000):  # 500 a second
@@ -298,7 +298,7 @@ def test_nothing_of_a_removed_transport_is_delivered(relay):
     pair.video(1, vp8())
     pair.video(2, vp8(key=True))
     pair.ada.send(Rtp(0xE0, 1, b"x"), Rtp(0xE1, 1, b"x", payload_type=111, elements={1: b"7"}))
-    rtcp = pair.ada.protect_rtcp(b"\x80\xc9\x00\x01" + bytes(4))
+    rtcp = pair.ada.protect_rtcp(b"\x81\xcb\x00\x01" + bytes(4))
     relay.process([(pair.ada.address, data) for data in (BINDING_REQUEST, CLIENT_HELLO, rtcp)], 1.0)
     slots = pair.ada.transport, pair.source, pair.forward, expected
     relay.remove_transport(pair.ada.transport)

@@ -216,7 +216,7 @@ def test_a_round_trip_is_learnt_from_reports(world):
     ada.subscribe(video("y"), ben.publish(video()))
     ben.send_video(0xB0, key=True)
     ben.send_rtcp(SenderReport(0xB0, NTP, 0, 1, 1))
-    world.advance(0.01)
+    world.advance(0.06)
     (ours,) = ada.rtcp(SenderReport)
     world.advance(0.5)
     ada.send_rtcp(ReceiverReport(1, (ReportBlock(ours.ssrc, 0, 0, 0, 0, ours.ntp >> 16 & 0xFFFFFFFF, 0),)))

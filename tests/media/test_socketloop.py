@@ -78,20 +78,20 @@ def test_stun_goes_up_and_the_answer_comes_back(ip):
         assert peer.recv(100) == b"answer"
 
 
-def test_reports_wait_for_each_other_and_a_request_for_a_keyframe_does_not():
-    """Eight reports are told of once; with a request among them the slow path wakes before their time is over."""
-    report, request = struct.pack("!BBHI", 0x80, 201, 1, 1), struct.pack("!BBHII", 0x81, 206, 2, 1, 0xA0)
+def test_what_is_said_in_rtcp_waits_and_a_request_for_a_keyframe_does_not():
+    """Eight goodbyes are told of once; with a request among them the slow path wakes before their time is over."""
+    goodbye, request = struct.pack("!BBHI", 0x81, 203, 1, 0xA0), struct.pack("!BBHII", 0x81, 206, 2, 1, 0xA0)
     with running() as (relay, loop, addresses), udp("127.0.0.1") as peer:
         join(relay, peer)
-        protect, waited = session(inbound=False), {report: [], request: []}
-        for last in (report, request) * 5:
+        protect, waited = session(inbound=False), {goodbye: [], request: []}
+        for last in (goodbye, request) * 5:
             begun = time.monotonic()
-            for compound in (*[report] * 7, last):
+            for compound in (*[goodbye] * 7, last):
                 peer.sendto(protect.protect_rtcp(compound), addresses[0])
             (*_, newest) = events(relay, loop, 8)
             assert (newest[0], newest[3]) == (EventKind.RTCP, last)
             waited[last].append(time.monotonic() - begun)
-        assert min(waited[report]) > 0.04 > min(waited[request])
+        assert min(waited[goodbye]) > 0.04 > min(waited[request])
 
 
 @pytest.mark.parametrize("gso", [True, False])

@@ -89,11 +89,14 @@ def _dtype(columns):
 
 
 TRANSPORT_DTYPE = _dtype(
-    "received_packets u8, received_bytes u8, sent_packets u8, sent_bytes u8, wide_seq u8, received_at f8, used u1, keyed u1"
+    "received_packets u8, received_bytes u8, sent_packets u8, sent_bytes u8, wide_seq u8, received_at f8, round_trip f8,"
+    " used u1, keyed u1"
 )
 SOURCE_DTYPE = _dtype(
-    "base_ext_seq i8, highest_ext_seq i8, packets u8, bytes u8, lost i8, recovered u8, keyframes u8, jitter f8,"
-    " received_at f8, loudness f8, transport i4, ssrc u4, clock_rate u4, timestamp u4, used u1, codec u1, audio_level u1,"
+    "base_ext_seq i8, highest_ext_seq i8, packets u8, bytes u8, lost i8, recovered u8, keyframes u8, clock_ntp u8,"
+    " clock_at f8, jitter f8,"
+    " received_at f8, loudness f8, transport i4, ssrc u4, clock_rate u4, clock_timestamp u4, timestamp u4, used u1, codec u1,"
+    " audio_level u1,"
     " voice u1"
 )
 FORWARD_DTYPE = _dtype(

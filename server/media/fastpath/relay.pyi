@@ -30,8 +30,8 @@ class EventKind(IntEnum):
     """A DTLS record from an allowed address."""
     RTCP = 2
     """A compound RTCP packet, decrypted and authentic. The generic NACKs in it (RFC 4585 section 6.2.1) that name a
-    forward with RTX have been answered already: they must not be answered again. What holds nothing else, and is well
-    formed, does not come up at all."""
+    forward with RTX have been answered already: they must not be answered again. A well-formed compound that holds
+    nothing but these, reports, SDES, XR, REMB and transport feedback does not come up at all."""
     UNKNOWN_SSRC = 3
     """An RTP packet, decrypted and authentic, that belongs to no source: at most one each 20 ms and SSRC."""
     KEYFRAME_WANTED = 4
@@ -216,6 +216,7 @@ class Relay:
         rtx_payload_type: int = 0,
         mid: bytes = b"",
         red_payload_type: int = 0,
+        cname: bytes = b"",
     ) -> int:
         """Make an outgoing stream, paused.
 
@@ -230,6 +231,7 @@ class Relay:
             red_payload_type: The peer takes RED under this payload type, with blocks of `payload_type`: what comes as
                 RED leaves as RED. 0: it does not; RED is unwrapped, and a lost frame taken from the next packet's
                 redundancy.
+            cname: At most 32 bytes, for sender reports.
         """
     def remove_forward(self, forward: int) -> None: ...
     def feed(
@@ -256,6 +258,30 @@ class Relay:
     # The slow path's traffic. It leaves with the next batch.
     def send(self, address: Address, data: bytes) -> None:
         """Send STUN or DTLS as it is."""
+    def introduce(self, transport: int, ssrc: int, cname: bytes, now: float) -> None:
+        """Say what reports to a transport are to be about and from whom; they begin a second from here.
+
+        Args:
+            transport: To whom.
+            ssrc: Ours, in receiver reports.
+            cname: Ours there, of 1 to 32 bytes (RFC 7022).
+            now: Monotonic seconds.
+        """
+    def reports(self, now: float) -> int:
+        """Queue the sender and receiver reports that are due, about once a second to each transport, encrypted.
+
+        A receiver report tells how the transport's sources arrive; a sender report, what was sent of each forward to
+        it, on the clocks that the publisher's own reports tell of, with the forward's CNAME. The first of those makes
+        reports to all receivers due at once. What peers report of round trips is in the transports' table.
+
+        Spec: RFC 3550 section 6.
+
+        Args:
+            now: Monotonic seconds.
+
+        Returns:
+            How many compounds were queued. Who finds no room is first in the next call.
+        """
     def feedback(self, now: float, every: float = 0.1, sender_ssrc: int = 1) -> int:
         """Queue transport-cc feedback for every transport with new arrivals, encrypted. One call a tick serves all.
 
@@ -326,7 +352,7 @@ class Relay:
 
 TRANSPORT_DTYPE: np.dtype[Any]
 """`used`, `keyed` (booleans as bytes), `received_packets`, `received_bytes`, `sent_packets`, `sent_bytes`,
-`wide_seq` (transport-wide sequence number sent last), `received_at` (seconds)."""
+`wide_seq` (transport-wide sequence number sent last), `received_at` (seconds), `round_trip` (seconds; 0: not known)."""
 
 SOURCE_DTYPE: np.dtype[Any]
 """`used`, `codec`, `audio_level` (-dBov of the last packet, RFC 6464; 127 without), `voice` (its flag), `transport`,

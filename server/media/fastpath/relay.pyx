@@ -15,16 +15,16 @@ from libc.string cimport memcpy, memset
 
 from server.media.fastpath.arrivals cimport Arrivals
 from server.media.fastpath.batch cimport STRIDE, batch_add, batch_close, batch_next, batch_open
-from server.media.fastpath.crypto cimport SRTP_OK, session_pointer
+from server.media.fastpath.control cimport Control, REPORT_EVERY_S
+from server.media.fastpath.crypto cimport session_pointer
 from server.media.fastpath.extensions cimport EXTENSIONS
 from server.media.fastpath.demux cimport read_u32
 from server.media.fastpath.events cimport Queued, events_pop
-from server.media.fastpath.feedback cimport FEEDBACK_AT_ONCE, feedback_begin, feedback_due, feedback_end, write_feedback
 from server.media.fastpath.history cimport HISTORY_SLOTS, History, history_ask
 from server.media.fastpath.sentlog cimport SENT, Sent, SentLog
 from server.media.fastpath.slots cimport TCP, UDP, Key, key_of_ssrc, map_get, map_put, map_remove
 from server.media.fastpath.tables cimport (
-    DROPS, DROP_NOT_NOMINATED, DROP_PROTECT_FAILED, DROP_OUTDATED, DROP_QUEUE_FULL, EVENT_BOUND, EVENT_KEYFRAME_WANTED,
+    CNAME_BYTES, DROPS, DROP_OUTDATED, DROP_QUEUE_FULL, EVENT_BOUND, EVENT_KEYFRAME_WANTED,
     EVENT_SWITCHED, EVENT_UNKNOWN_SSRC, Forward, ForwardRow, MAX_DATAGRAM,
     Source, SourceRow, Transport, TransportRow, reset_row,
 )
@@ -36,9 +36,6 @@ from server.media.fastpath.names import (
     EXTENSION_NAMES, FORWARD_DTYPE, SENT_DTYPE, SOURCE_DTYPE, TRANSPORT_DTYPE, Codec, DropReason, EventKind,
 )
 
-cdef extern from "<unistd.h>" nogil:
-    Py_ssize_t write(int, const void*, size_t)
-
 cdef extern from "<arpa/inet.h>" nogil:
     int AF_INET
     int AF_INET6
@@ -49,7 +46,6 @@ cdef extern from "<arpa/inet.h>" nogil:
 Address = tuple[str, int, str]
 Event = tuple[int, int, Address, bytes, float]
 MAX_DATAGRAM_BYTES = MAX_DATAGRAM
-_OUTBOX = 1024
 _BATCH = 256
 cdef int64_t BUDGET_AT_FIRST = 32 * 1024
 
@@ -94,11 +90,10 @@ cdef void _collect(void* context, Batch* batch) noexcept with gil:
     batch.count = 0
 
 
-cdef class Relay(Road):
+cdef class Relay(Control):
     """See relay.pyi, which documents every method for whoever calls it."""
 
     def __cinit__(self, transports=2048, sources=16384, forwards=65536):
-        self.wake_fd = -1
         self._tables = [
             np.zeros(transports, TRANSPORT_DTYPE),
             np.zeros(sources, SOURCE_DTYPE),
@@ -120,11 +115,6 @@ cdef class Relay(Road):
         self._sessions = {}
         # By transport: its sources, its forwards, and the keys of its addresses.
         self._owned = [(set(), set(), set()) for _ in range(transports)]
-        if not batch_open(&self.outbox, _OUTBOX, NULL, NULL):
-            raise MemoryError
-
-    def __dealloc__(self):
-        batch_close(&self.outbox)
 
     # --- Batches ------------------------------------------------------------------------------------------------------
 
@@ -281,6 +271,24 @@ cdef class Relay(Road):
             if not map_put(&self.by_address, &key, index):
                 raise InvalidStateError("too many addresses are allowed")
             self._owned[index][2].add((<uint8_t*>&key)[: sizeof(Key)])
+        finally:
+            self.unlock()
+
+    def introduce(self, transport, ssrc, cname, now):
+        cdef int32_t index
+        cdef Transport* association
+        cdef const uint8_t* name = cname
+        if not 1 <= len(cname) <= CNAME_BYTES:
+            raise InvalidStateError(f"a CNAME has 1 to {CNAME_BYTES} bytes here")
+        with nogil:
+            self.lock()
+        try:
+            index = self._slot(transport, "transport")
+            association = &self.transports[index]
+            association.ssrc = ssrc
+            association.cname_size = len(cname)
+            memcpy(association.cname, name, association.cname_size)
+            association.report_at = now + REPORT_EVERY_S
         finally:
             self.unlock()
 
@@ -462,6 +470,8 @@ cdef class Relay(Road):
         source.rtx_payload_type = rtx_payload_type
         source.red_payload_type = red_payload_type
         reset_row(&self.source_rows[index], owner, codec, clock_rate)
+        source.next = self.transports[<int32_t>owner].sources
+        self.transports[<int32_t>owner].sources = index + 1
         self._owned[owner][0].add(index)
         return index
 
@@ -477,12 +487,16 @@ cdef class Relay(Road):
         cdef int32_t index = self._slot(int(slot), "source")
         cdef Source* source = &self.sources[index]
         cdef int32_t transport = self.source_rows[index].transport, forward
-        cdef int32_t* link = &self.transports[transport].expected
+        cdef int32_t* link = &self.transports[transport].sources
+        while link[0] != index + 1:
+            link = &self.sources[link[0] - 1].next
+        link[0] = source.next
         if source.bound:
             self.leave_behind(transport, self.source_rows[index].ssrc, False)
         if source.rtx_bound:
             self.leave_behind(transport, source.rtx_ssrc, False)
         if source.expected:
+            link = &self.transports[transport].expected
             while link[0] != index + 1:
                 link = &self.sources[link[0] - 1].next_expected
             link[0] = source.next_expected
@@ -520,15 +534,18 @@ cdef class Relay(Road):
 
     # --- Forwards -----------------------------------------------------------------------------------------------------
 
-    def add_forward(self, transport, ssrc, payload_type, codec, rtx_ssrc=0, rtx_payload_type=0, mid=b"", red_payload_type=0):
+    def add_forward(
+        self, transport, ssrc, payload_type, codec, rtx_ssrc=0, rtx_payload_type=0, mid=b"", red_payload_type=0, cname=b""
+    ):
         cdef int32_t index, owner
         cdef Key key
         cdef Forward* forward
         cdef ForwardRow* row
         cdef const uint8_t* name = mid
+        cdef const uint8_t* canonical = cname
         Codec(codec)
-        if len(mid) > 16:
-            raise InvalidStateError("a mid has at most 16 bytes")
+        if len(mid) > 16 or len(cname) > CNAME_BYTES:
+            raise InvalidStateError(f"a mid has at most 16 bytes, a CNAME {CNAME_BYTES} here")
         with nogil:
             self.lock()
         try:
@@ -549,6 +566,8 @@ cdef class Relay(Road):
             forward.video = codec in _VIDEO
             forward.mid_size = len(mid)
             memcpy(forward.mid, name, forward.mid_size)
+            forward.cname_size = len(cname)
+            memcpy(forward.cname, canonical, forward.cname_size)
             forward.budget = BUDGET_AT_FIRST
             # Below 2^15, so that the receiver cannot take the first wrap for a loss (RFC 3711 section 3.3.1).
             forward.rtx_seq = secrets.randbits(15)
@@ -558,6 +577,8 @@ cdef class Relay(Road):
             row.source = -1
             row.pending = -1
             row.used = 1
+            forward.next = self.transports[owner].forwards
+            self.transports[owner].forwards = index + 1
             self._owned[owner][1].add(index)
             return index
         finally:
@@ -574,6 +595,10 @@ cdef class Relay(Road):
     def _remove_forward(self, slot):
         cdef int32_t index = self._slot(int(slot), "forward")
         cdef Key key = key_of_ssrc(self.forward_rows[index].transport, self.forward_rows[index].ssrc)
+        cdef int32_t* link = &self.transports[self.forward_rows[index].transport].forwards
+        while link[0] != index + 1:
+            link = &self.forwards[link[0] - 1].next
+        link[0] = self.forwards[index].next
         map_remove(&self.by_sent_ssrc, &key)
         self._pause(index)
         self._owned[self.forward_rows[index].transport][1].discard(index)
@@ -648,7 +673,7 @@ cdef class Relay(Road):
             for seq in seqs:
                 sent += self.retransmit_one(index, seq, &self.outbox) > 0
             if sent:
-                self._wake()
+                self.wake()
         finally:
             self.unlock()
         return sent
@@ -658,38 +683,17 @@ cdef class Relay(Road):
         cdef uint32_t sender = sender_ssrc, queued
         with nogil:
             self.lock()
-            queued = self._report(at, pause, sender)
-            if queued:
-                self._wake()
+            queued = self.feed_back(at, pause, sender)
             self.unlock()
         return queued
 
-    cdef uint32_t _report(self, double now, double every, uint32_t sender_ssrc) noexcept nogil:
-        """Queue the feedback of all transports, beginning where there was no room for more the last time."""
-        cdef Py_ssize_t i
-        cdef uint32_t queued = 0
-        cdef int32_t index
-        cdef int64_t first
-        cdef Transport* association
-        cdef Arrivals* log
-        cdef uint8_t* out
-        cdef int packets
-        for i in range(self.transports_room):
-            index = <int32_t>((self.reporting + i) % self.transports_room)
-            association = &self.transports[index]
-            log = association.arrivals
-            if log == NULL or association.nominated.family == 0 or not feedback_due(log, now, every):
-                continue
-            if self.outbox.count + FEEDBACK_AT_ONCE > self.outbox.room:
-                self.reporting = index
-                break
-            first = feedback_begin(log)
-            for packets in range(FEEDBACK_AT_ONCE):
-                if first > log.fresh_to:
-                    break
-                out = batch_next(&self.outbox)
-                queued += self._queue_rtcp(index, out, <int>write_feedback(out, log, &first, sender_ssrc))
-            feedback_end(log, now)
+    def reports(self, now):
+        cdef double at = now
+        cdef uint32_t queued
+        with nogil:
+            self.lock()
+            queued = self.report(at)
+            self.unlock()
         return queued
 
     def send(self, address, data):
@@ -704,7 +708,7 @@ cdef class Relay(Road):
             elif view.shape[0]:
                 memcpy(self.outbox.arena + <size_t>self.outbox.count * STRIDE, &view[0], view.shape[0])
                 batch_add(&self.outbox, -1, &to, <int>view.shape[0], False)
-            self._wake()
+            self.wake()
             self.unlock()
 
     def send_rtcp(self, transport, data):
@@ -722,25 +726,7 @@ cdef class Relay(Road):
                 self._drop(DROP_QUEUE_FULL)
                 return
             memcpy(out, &view[0], view.shape[0])
-            if self._queue_rtcp(index, out, <int>view.shape[0]):
-                self._wake()
+            if self.queue_rtcp(index, out, <int>view.shape[0]):
+                self.wake()
         finally:
             self.unlock()
-
-    cdef bint _queue_rtcp(self, int32_t transport, uint8_t* data, int size) noexcept nogil:
-        """Protect and queue the packet that has been written at the outbox's end. False: dropped, counted."""
-        cdef Transport* association = &self.transports[transport]
-        if association.send == NULL or association.nominated.family == 0:
-            self._drop(DROP_NOT_NOMINATED)
-            return False
-        if self.srtp.protect_rtcp(association.send, data, &size) != SRTP_OK:
-            self._drop(DROP_PROTECT_FAILED)
-            return False
-        batch_add(&self.outbox, transport, &association.nominated, size, False)
-        return True
-
-    cdef void _wake(self) noexcept nogil:
-        """Let the socket loop see to the outbox; the mutex is held, so that it does not close what is written to."""
-        cdef uint64_t one = 1
-        if self.wake_fd >= 0:
-            write(self.wake_fd, &one, sizeof(one))

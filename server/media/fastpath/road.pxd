@@ -34,6 +34,7 @@ cdef class Road:
     cdef void lock(self) noexcept nogil
     cdef void unlock(self) noexcept nogil
     cdef void receive(self, uint8_t* data, uint32_t size, const Endpoint* origin, Batch* out) noexcept nogil
+    cdef uint8_t read_rtcp(self, int32_t transport, const uint8_t* data, uint32_t size, Batch* out) noexcept nogil
     cdef int retransmit_one(self, int32_t index, uint16_t seq, Batch* out) noexcept nogil
     cdef void detach(self, int32_t forward, int32_t source) noexcept nogil
     cdef void leave_behind(self, int32_t transport, uint32_t ssrc, bint for_good) noexcept nogil
@@ -45,7 +46,6 @@ cdef class Road:
     cdef void _tell(self, uint8_t kind, int32_t index, uint32_t what) noexcept nogil
     cdef bint _decrypt(self, Transform function, void* session, uint8_t* data, int* size) noexcept nogil
     cdef bint _decrypt_rtcp(self, int32_t transport, uint8_t* data, int* size) noexcept nogil
-    cdef uint8_t _answer(self, int32_t transport, const uint8_t* data, uint32_t size, Batch* out) noexcept nogil
     cdef void _receive_rtp(
         self, int32_t transport, int32_t found, const Endpoint* origin, uint8_t* data, uint32_t size, Batch* out
     ) noexcept nogil

@@ -1,5 +1,4 @@
-# RTCP as far as the relay deals with it by itself: a compound's packets one by one, the generic NACK, transport feedback,
-# ten times a second from each receiver, and requests for keyframes, to be told soon.
+# RTCP as far as the relay deals with it by itself: a compound's packets one by one, the and the generic NACK.
 #
 #     |V=2|P|  count  |      PT       |  length, in 32-bit words - 1  |
 #     |  ... if P: the last byte says how many bytes are padding      |
@@ -16,18 +15,23 @@ from server.media.fastpath.demux cimport read_u16
 
 
 cdef enum:
+    SENDER_REPORT = 200
+    RECEIVER_REPORT = 201
+    SDES = 202
     RTPFB = 205
     GENERIC_NACK = 1
     TRANSPORT_FEEDBACK = 15
     PSFB = 206
     PICTURE_LOSS = 1
     FULL_INTRA = 4
+    APPLICATION = 15        # REMB
+    XR = 207
 
 
 cdef enum:
     # What a compound leaves for the slow path.
     LEFT_NOTHING = 0
-    LEFT_REPORTS = 1
+    LEFT_OTHERS = 1
     LEFT_REQUESTS = 2       # for a keyframe: somebody sees nothing until it comes
 
 
@@ -68,7 +72,14 @@ cdef inline bint is_nack(const Report* report) noexcept nogil:
 
 
 cdef inline uint8_t left_by(const Report* report) noexcept nogil:
-    """What a packet that is no NACK leaves for the slow path. Nobody reads transport feedback yet."""
+    """What a packet that is no NACK, SR or RR leaves for the slow path. Nobody reads estimates of bandwidth yet."""
     if report.kind == PSFB and (report.count == PICTURE_LOSS or report.count == FULL_INTRA):
         return LEFT_REQUESTS
-    return LEFT_NOTHING if report.kind == RTPFB and report.count == TRANSPORT_FEEDBACK else LEFT_REPORTS
+    if (
+        report.kind == SDES
+        or report.kind == XR
+        or (report.kind == RTPFB and report.count == TRANSPORT_FEEDBACK)
+        or (report.kind == PSFB and report.count == APPLICATION)
+    ):
+        return LEFT_NOTHING
+    return LEFT_OTHERS

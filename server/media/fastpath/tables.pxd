@@ -17,6 +17,7 @@ from server.media.fastpath.unknown cimport Reporters, Unknowns
 
 cdef enum:
     MAX_DATAGRAM = 1500
+    CNAME_BYTES = 32
     RATED = 4               # kinds of events that a transport has so many of in a second; the first ones
     DROPS = 31
 
@@ -65,6 +66,7 @@ cdef struct TransportRow:
     uint64_t sent_bytes
     uint64_t wide_seq
     double received_at
+    double round_trip
     uint8_t used
     uint8_t keyed
 
@@ -77,12 +79,15 @@ cdef struct SourceRow:
     int64_t lost
     uint64_t recovered
     uint64_t keyframes
+    uint64_t clock_ntp
+    double clock_at
     double jitter
     double received_at
     double loudness
     int32_t transport
     uint32_t ssrc
     uint32_t clock_rate
+    uint32_t clock_timestamp
     uint32_t timestamp
     uint8_t used
     uint8_t codec
@@ -123,7 +128,13 @@ cdef struct Transport:
     Endpoint nominated      # family 0: nowhere
     Arrivals* arrivals      # with transport-cc from the peer
     SentLog* sent           # with transport-cc to the peer
-    int32_t expected        # first of its sources that are bound in-band, and 1; 0: none
+    int32_t sources         # first of its own, and 1; 0: none
+    int32_t forwards        # likewise
+    int32_t expected        # likewise, of its sources that are bound in-band
+    double report_at        # when reports are due; 0: never
+    uint32_t ssrc           # ours, in RTCP to the peer
+    uint8_t cname_size
+    uint8_t cname[CNAME_BYTES]
     uint32_t birth          # a number that no other transport has had
     uint32_t events         # in the queue
     double due[RATED]       # when the next event of a kind would come, were they evenly spaced
@@ -147,7 +158,10 @@ cdef struct Source:
     uint8_t rid_size
     uint8_t mid[16]
     uint8_t rid[16]
-    int32_t next_expected   # of the transport, and 1; 0: none
+    int32_t next            # of the transport, and 1; 0: none
+    int32_t next_expected   # likewise
+    int64_t reported_expected   # packets, until the last report block
+    int64_t reported_packets
     Seen seen               # with RED
     Structure structure     # with dependency descriptors
     uint32_t feeds_count
@@ -177,5 +191,11 @@ cdef struct Forward:
     bint at_keyframe
     bint has_timestamp_offset
     bint video
+    int32_t next            # of the transport, and 1; 0: none
+    double report_at        # of the last sender report
+    uint64_t reported_packets
+    uint32_t report_ntp     # the middle of its time, by which blocks refer to it
+    uint8_t cname_size
+    uint8_t cname[CNAME_BYTES]
     uint8_t mid_size
     uint8_t mid[16]
