@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import resource
 import sys
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ from typing import Any
 import psutil
 
 from benchmarks.report import Figures, percentile, progress
-from benchmarks.wsclient import Client, connect, frame
+from benchmarks.wsclient import Client, allow_files, connect, frame
 from tests.live import Live, live_server
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -351,7 +350,7 @@ class _Person:
 
 async def _idling(figures: Figures, count: int) -> None:
     """Fill that many waiting rooms, one patient in each, and see what holding them costs."""
-    _allow_files(count + _WARM_UP + 500)
+    allow_files(count + _WARM_UP + 500)
     async with live_server(**_NO_LIMITS) as live:
         server = psutil.Process(live.process.pid)
         progress(f"idle: inviting {count + _WARM_UP} patients")
@@ -404,18 +403,6 @@ async def _invite(live: Live) -> str:
     """Return a patient's secret for a room of its own."""
     _, secret = await live.store.mint_link(await live.room(), "patient", "Ada")
     return secret
-
-
-def _allow_files(count: int) -> None:
-    """Let this process and the servers it starts hold that many files each.
-
-    Raises:
-        RuntimeError: The system does not allow that many.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < count:
-        raise RuntimeError(f"{count} open files are needed and {hard} allowed: raise `ulimit -Hn` or lower --idle")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
 
 
 def _cpu_seconds(process: psutil.Process) -> float:

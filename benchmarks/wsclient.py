@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import resource
+import socket
 import struct
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 PING = b'{"type":"ping"'
@@ -126,7 +129,13 @@ def upgrade(host: str, path: str, origin: str) -> bytes:
     ).encode()
 
 
-async def connect(port: int, path: str, origin: str, source: str = "127.0.0.1") -> Client:
+async def connect(
+    port: int,
+    path: str,
+    origin: str,
+    source: str = "127.0.0.1",
+    within: AbstractContextManager[None] | None = None,
+) -> Client:
     """Open a WebSocket to 127.0.0.1.
 
     Args:
@@ -134,12 +143,36 @@ async def connect(port: int, path: str, origin: str, source: str = "127.0.0.1") 
         path: With query.
         origin: The Origin header; the host name in it is the Host header too.
         source: Our own loopback address: each has ports of its own.
+        within: Where the socket is made, such as the server's network namespace.
 
     Raises:
         WebSocketError: Refused.
     """
     request = upgrade(origin.partition("://")[2], path, origin)
     loop = asyncio.get_running_loop()
-    _, client = await loop.create_connection(lambda: Client(request), "127.0.0.1", port, local_addr=(source, 0))
+    with within or nullcontext():
+        made = socket.socket()
+    made.setblocking(False)
+    try:
+        made.bind((source, 0))
+        await loop.sock_connect(made, ("127.0.0.1", port))
+    except OSError:
+        made.close()
+        raise
+    _, client = await loop.create_connection(lambda: Client(request), sock=made)
     await client.opened
     return client
+
+
+def allow_files(count: int) -> None:
+    """Let this process and the servers it starts hold that many files each.
+
+    Raises:
+        RuntimeError: The system does not allow that many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count:
+        raise RuntimeError(
+            f"{count} open files are needed and {hard} allowed: raise `ulimit -Hn`, or play fewer people"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
