@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.lab import FIRST_LOAD_IP, SERVER_IP, Lab, stop
 from benchmarks.scenario import Scenario, Seat, add_media
-from loadtest.generator import Generator
+from loadtest.generator import Generator, LoadError
 from loadtest.sdp import OFFERED, PAYLOAD_TYPES, Section
 
 _PORT = 10_000
@@ -52,6 +52,15 @@ class Floor:
         """Of the process."""
         assert self._process
         return self._process.pid
+
+    def check(self) -> None:
+        """See whether it runs.
+
+        Raises:
+            LoadError: It has ended.
+        """
+        if self._process is not None and self._process.poll() is not None:
+            raise LoadError("the floor has ended")
 
     async def join(self, generator: Generator, seat: Seat) -> None:
         """Give a seat its leg. Seats join in order, so that leg and seat have the same number."""

@@ -106,6 +106,15 @@ class Janus:
         """Of the process."""
         return self._process.pid
 
+    def check(self) -> None:
+        """See whether it runs.
+
+        Raises:
+            LoadError: It has ended.
+        """
+        if self._process.poll() is not None:
+            raise LoadError("Janus has ended")
+
     async def join(self, generator: Generator, seat: Seat) -> None:
         """Let somebody in: publishing on one connection, receiving on another, as Janus has it."""
         if seat.room not in self._rooms:

@@ -63,6 +63,11 @@ class Scenario:
                 ]
 
     @property
+    def senders_per_room(self) -> int:
+        """Streams sent, sound and picture each one."""
+        return 2 * self.publishers
+
+    @property
     def streams_per_room(self) -> int:
         """Received, sound and picture each one."""
         return 2 * self.publishers * (self.receivers or self.publishers - 1)

@@ -13,6 +13,7 @@ from typing import Literal
 from loadtest.connection import Remote
 from server.media.parameters import DtlsParameters, Endpoint, Fingerprint, IceParameters
 
+Kind = Literal["audio", "video"]
 EXTENSIONS = {
     "mid": "urn:ietf:params:rtp-hdrext:sdes:mid",
     "sent": "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
@@ -34,7 +35,7 @@ _FEEDBACK = {
 class Section:
     """One `m=` section."""
 
-    kind: Literal["audio", "video"]
+    kind: Kind
     mid: str
     direction: str = "sendonly"
     ssrc: int | None = None
