@@ -95,6 +95,7 @@ async def _play(figures: Figures | None, lab: Lab, name: str, scenario: Scenario
         people = len(joined_ms)
         figures.add(f"{scenario.name}.cpu_us_per_packet{suffix}", "us", result.cpu_us)
         figures.add(f"{scenario.name}.loss{suffix}", "part", result.loss)
+        figures.add(f"{scenario.name}.elsewhere{suffix}", "cores", result.elsewhere)
         for part, label in _PARTS:
             figures.add(f"{_delay(scenario)}_{label}_ms{suffix}", "ms", result.window.delay_ms(part))
         if name != "floor":
@@ -135,6 +136,7 @@ async def _capacity(figures: Figures, lab: Lab, name: str, seconds: float, most:
         figures.add(f"consultations.per_core.cpu_us_per_packet{suffix}", "us", found.proof.cpu_us)
         figures.add(f"consultations.per_core.server_busy{suffix}", "cores", found.proof.server_busy)
         figures.add(f"consultations.per_core.generator_busy{suffix}", "cores", found.proof.generator_busy)
+        figures.add(f"consultations.per_core.elsewhere{suffix}", "cores", found.proof.elsewhere)
         figures.add(f"consultations.per_core.delay_p99_ms{suffix}", "ms", found.proof.window.delay_ms(0.99))
         half = await _half(stage, max(1, found.rooms // 2), seconds)
         for part, label in _PARTS:

@@ -1,6 +1,6 @@
 """How many rooms a core carries: searched with short looks, proven with a long one. [IO]
 
-    few rooms ─> as many as the cores promise ─> ... ─> too many ─> halve what is between ─> prove ─> 5 % less ─> prove
+    few rooms ─> as many as the cores promise ─> ... ─> too many ─> halve what is between ─> prove ─> less ─> prove
 
 Driven by: bench_relay.py.
 """
@@ -27,8 +27,12 @@ LOOK_S = 5.0
 """Of a search."""
 TRIES = 2
 """Of a number that seems too much: what else the machine does for a moment must not decide."""
+QUIET = 0.1
+"""Cores. When something else takes more of them, that a number is too much says nothing."""
+PATIENCE = 12
+"""Looks in all that may come to nothing for that reason; from then on they count."""
 
-Limit = Literal["", "server", "generator", "joining", "number tried"]
+Limit = Literal["", "server", "generator", "joining", "something else on the machine", "number tried"]
 Show = Callable[[int, float], Awaitable[Result]]
 
 
@@ -45,11 +49,11 @@ class Capacity:
 
 def limit(result: Result) -> Limit:
     """Return what these rooms were too much for; empty if for nothing."""
-    if result.generator_busy > MAX_GENERATOR_BUSY:
-        return "generator"
-    if result.loss > MAX_LOSS or result.window.delay_ms(0.99) > MAX_DELAY_MS:
-        return "server"
-    return ""
+    fails = result.loss > MAX_LOSS or result.window.delay_ms(0.99) > MAX_DELAY_MS
+    void = result.generator_busy > MAX_GENERATOR_BUSY
+    if (fails or void) and result.elsewhere > QUIET:
+        return "something else on the machine"
+    return "generator" if void else "server" if fails else ""
 
 
 async def search(show: Show, first: int, most: int, seconds: float) -> Capacity:
@@ -62,19 +66,25 @@ async def search(show: Show, first: int, most: int, seconds: float) -> Capacity:
         seconds: Of the proof.
     """
     limited_by: Limit = "number tried"
+    patience = PATIENCE
 
     async def passes(count: int, for_s: float) -> Result | None:
-        nonlocal limited_by
-        for _ in range(TRIES):
-            found: Limit = "joining"
+        nonlocal limited_by, patience
+        tries, found = 0, limited_by
+        while tries < TRIES:
             try:
                 result = await show(count, for_s)
             except LoadError as error:
                 progress(f"    not played: {error}")
+                found, tries = "joining", tries + 1
                 continue
             if not (found := limit(result)):
                 return result
-            progress(f"    too much for the {found}")
+            progress(f"    limited by: {found}")
+            if found == "something else on the machine" and patience:
+                patience -= 1
+            else:
+                tries += 1
         limited_by = found
         return None
 
@@ -85,10 +95,11 @@ async def search(show: Show, first: int, most: int, seconds: float) -> Capacity:
         else:
             bad = count
         count = min(_promised(passed, good, first), most) if passed and bad > most else (good + bad) // 2
+    less = 5
     while good:
         if proof := await passes(good, seconds):
             return Capacity(good, limited_by, proof)
-        good = good * 95 // 100
+        good, less = good * (100 - less) // 100, min(2 * less, 100)
     return Capacity(0, limited_by, None)
 
 

@@ -64,6 +64,8 @@ class Result:
     """Of the server, by packet forwarded."""
     server_busy: float
     generator_busy: float
+    elsewhere: float
+    """Cores that something else was busy with: figures of such a time are worth less."""
     loss: float
 
     def __str__(self) -> str:
@@ -71,7 +73,8 @@ class Result:
         rate = self.window.counts["received"] / self.window.seconds
         return (
             f"{self.cpu_us:.2f} us/packet, {rate:.0f} packets/s, loss {self.loss:.3%}, delay {delays} ms, "
-            f"cores {self.generator_busy:.0%} load, {self.server_busy:.0%} server"
+            f"cores {self.generator_busy:.0%} load, {self.server_busy:.0%} server, "
+            f"{self.elsewhere:.0%} something else"
         )
 
 
@@ -123,12 +126,13 @@ async def watch(server: Server, generator: Generator, scenario: Scenario, rooms:
     Raises:
         LoadError: It forwards nothing, has ended or has lost somebody, or the generator lost packets itself.
     """
+    others = measure.others(server.pid)
     before = measure.read(server.pid)
     generator.open_window()
     await asyncio.sleep(seconds)
     after = measure.read(server.pid)
-    server.check()
     window = generator.window()
+    server.check()
     received, sent = window.counts["received"], window.counts["sent"]
     if not received:
         raise LoadError(f"{server.name} forwards nothing: {dict(window.counts)}")
@@ -140,5 +144,6 @@ async def watch(server: Server, generator: Generator, scenario: Scenario, rooms:
         (after.cpu_s - before.cpu_s) / received * 1e6,
         measure.busy(before, after, SERVER_CORE),
         measure.busy(before, after, GENERATOR_CORE),
+        measure.elsewhere(others, measure.others(server.pid)),
         max(window.loss, missing if silent else 0.0),
     )
