@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.capacity import LOOK_S, PATIENCE, TRIES, search
+from benchmarks.measure import Others, elsewhere
 from benchmarks.play import Result
 from loadtest.fastgen import BUCKET_S
 from loadtest.generator import LoadError, Window
@@ -98,3 +99,10 @@ async def test_a_server_that_carries_nobody_has_no_capacity():
     found = await search(server.show, 15, 400, 30.0)
     assert (found.rooms, found.proof) == (0, None)
     assert len(server.shown) <= TRIES * 10
+
+
+def test_what_others_do_is_told_from_what_we_do():
+    """A process that went on, one that began, one that ended, and a host that took its part."""
+    before = Others(10.0, 1.0, {7: 3.0, 8: 50.0})
+    after = Others(20.0, 2.0, {7: 5.0, 9: 1.0})
+    assert elsewhere(before, after) == pytest.approx((2.0 + 1.0 + 1.0) / 10)
