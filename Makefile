@@ -4,7 +4,7 @@ BIN := .venv/bin
 # A find ends the run: undefined behaviour too. Leaks are not looked for: the interpreter itself has some at its end.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 COMPILED_TESTS := tests/fuzz/test_fuzz_demux.py tests/fuzz/test_fuzz_framing.py tests/fuzz/test_fuzz_relay.py \
-	tests/fuzz/test_fuzz_socketloop.py tests/media/test_relay*.py \
+	tests/fuzz/test_fuzz_socketloop.py tests/media/test_gcm.py tests/media/test_relay*.py \
 	tests/media/test_socketloop.py tests/media/test_socketloop_tcp.py tests/media/test_socketloop_faults.py
 
 .PHONY: help run test test-interop check format fuzz fuzz-asan bench lock clean

@@ -41,12 +41,11 @@ from server.media.fastpath.sockets cimport (
     clock_nanosleep, cmsghdr,
     htons, iovec, mmsghdr, msghdr, recvmmsg, sendmmsg, sockaddr_in, timespec,
 )
-from server.media.fastpath.crypto cimport SRTP_TRAILER, Srtp, session_pointer, srtp_functions
+from server.media.fastpath.crypto cimport SRTP_TRAILER, Session, Srtp
 
 import numpy as np
 
 from server.errors import InvalidStateError
-from server.media.fastpath.crypto import open_session
 
 cdef enum:
     RECEIVE = 64                # datagrams at a time
@@ -71,8 +70,8 @@ cdef enum Task:
 cdef struct Leg:
     sockaddr_in remote
     uint32_t ip                 # ours, host order
-    void* outbound
-    void* inbound
+    Srtp outbound
+    Srtp inbound
     uint8_t wide_id             # of the transport-wide number in what arrives; 0: no feedback
     uint16_t wide_seq           # of what we send
     uint32_t ssrc               # of our reports
@@ -130,7 +129,6 @@ cdef class Engine:
         Counters counters
         uint32_t* delays
         uint32_t dice
-        Srtp srtp
         pthread_mutex_t mutex
         uint8_t* arena
         Outgoing* outbox
@@ -159,7 +157,6 @@ cdef class Engine:
         self.active = self.sender_room
         self.feedback_ns = <int64_t>(feedback_every * 1e9)
         self.dice = seed or 1
-        self.srtp = srtp_functions()
         self._sessions = []
         self.legs = <Leg*>calloc(self.leg_room, sizeof(Leg))
         self.senders = <Sender*>calloc(self.sender_room, sizeof(Sender))
@@ -244,11 +241,11 @@ cdef class Engine:
 
     def set_keys(self, int index, int profile, bytes receive_key, bytes send_key):
         cdef Leg* leg = self.leg(index)
-        inbound, outbound = open_session(profile, receive_key, True), open_session(profile, send_key, False)
+        cdef Session inbound = Session(profile, receive_key, True), outbound = Session(profile, send_key, False)
         self._sessions.append((inbound, outbound))
         self.lock()
-        leg.inbound = session_pointer(inbound)
-        leg.outbound = session_pointer(outbound)
+        leg.inbound = inbound.srtp
+        leg.outbound = outbound.srtp
         add(&self.schedule, self._soon(REPORT_NS), REPORT, index)
         self.unlock()
 
@@ -490,7 +487,7 @@ cdef class Engine:
         cdef int size, parts, part
         cdef bint keyframe
         cdef int64_t now
-        if leg.outbound == NULL:
+        if leg.outbound.media == NULL:
             return
         if not sender.video:
             now = self.stamp_time()
@@ -521,7 +518,7 @@ cdef class Engine:
         sender.packets += 1
         sender.bytes += size
         leg.wide_seq += sender.wide_id != 0
-        if self.srtp.protect(leg.outbound, self.arena + self.waiting * STRIDE, &size) == 0:
+        if leg.outbound.media(leg.outbound.media_session, self.arena + self.waiting * STRIDE, &size) == 0:
             self.counters.sent += 1
             self.counters.sent_bytes += size
             self._queue(sender.leg, size)
@@ -532,7 +529,7 @@ cdef class Engine:
         cdef Leg* leg = &self.legs[index]
         cdef Sender* senders[OWN]
         cdef int i, size
-        if leg.outbound == NULL or not (leg.sending or leg.receiving):
+        if leg.outbound.media == NULL or not (leg.sending or leg.receiving):
             return
         for i in range(leg.sending):
             senders[i] = &self.senders[leg.own[i]]
@@ -545,7 +542,7 @@ cdef class Engine:
     cdef void make_feedback(self, int index) noexcept nogil:
         cdef Leg* leg = &self.legs[index]
         cdef int size
-        if leg.outbound == NULL:
+        if leg.outbound.media == NULL:
             return
         size = write_feedback(&leg.arrivals, self.rtcp_ssrc(leg), leg.peer_ssrc, self.room())
         if size:
@@ -556,7 +553,7 @@ cdef class Engine:
         return self.senders[leg.own[0]].ssrc if leg.sending else leg.ssrc
 
     cdef void protect_rtcp(self, int index, Leg* leg, int size) noexcept nogil:
-        if self.srtp.protect_rtcp(leg.outbound, self.arena + self.waiting * STRIDE, &size) == 0:
+        if leg.outbound.control(leg.outbound.control_session, self.arena + self.waiting * STRIDE, &size) == 0:
             self._queue(index, size)
         else:
             self.counters.refused += 1
@@ -680,7 +677,7 @@ cdef class Engine:
                 self.arrived_rtcp(leg, data, size)
             else:
                 self.arrived_rtp(leg, data, size, at)
-        elif size >= 20 and data[0] == 1 and leg.inbound != NULL:
+        elif size >= 20 and data[0] == 1 and leg.inbound.media != NULL:
             self.counters.checks_answered += 1
         elif self.queued < QUEUE:
             memcpy(self.queue_data + self.queued * STRIDE, data, size)
@@ -712,7 +709,7 @@ cdef class Engine:
         for i in range(leg.receiving):
             if leg.receivers[i].ssrc == ssrc:
                 return &leg.receivers[i]
-        if leg.receiving == STREAMS or leg.inbound == NULL:
+        if leg.receiving == STREAMS or leg.inbound.media == NULL:
             return NULL
         if leg.receiving == leg.room:
             found = <Receiver*>realloc(leg.receivers, (leg.room + 4) * sizeof(Receiver))
@@ -758,7 +755,7 @@ cdef class Engine:
         """Decrypt a packet and see how long ago it was made."""
         cdef int64_t delay
         memcpy(self.clear, data, size)
-        if self.srtp.unprotect(leg.inbound, self.clear, &size) != 0 or size < 12 + STAMP:
+        if leg.inbound.media(leg.inbound.media_session, self.clear, &size) != 0 or size < 12 + STAMP:
             self.counters.undecipherable += 1
             return
         if get32(self.clear + size - STAMP) != STAMP_MAGIC:
@@ -771,10 +768,10 @@ cdef class Engine:
     cdef void arrived_rtcp(self, Leg* leg, const uint8_t* data, int size) noexcept nogil:
         """Look for what a sender must heed: requests for keyframes. The rest is counted."""
         cdef int place = 0, end, kind, form, i
-        if leg.inbound == NULL:
+        if leg.inbound.media == NULL:
             return
         memcpy(self.clear, data, size)
-        if self.srtp.unprotect_rtcp(leg.inbound, self.clear, &size) != 0:
+        if leg.inbound.control(leg.inbound.control_session, self.clear, &size) != 0:
             self.counters.undecipherable += 1
             return
         self.counters.rtcp += 1

@@ -240,10 +240,10 @@ cdef class Control(Road):
     cdef bint queue_rtcp(self, int32_t transport, uint8_t* data, int size) noexcept nogil:
         """Protect and queue the packet that has been written at the outbox's end. False: dropped, counted."""
         cdef Transport* association = &self.transports[transport]
-        if association.send == NULL or association.nominated.family == 0:
+        if association.send.control == NULL or association.nominated.family == 0:
             self._drop(DROP_NOT_NOMINATED)
             return False
-        if self.srtp.protect_rtcp(association.send, data, &size) != SRTP_OK:
+        if association.send.control(association.send.control_session, data, &size) != SRTP_OK:
             self._drop(DROP_PROTECT_FAILED)
             return False
         batch_add(&self.outbox, transport, &association.nominated, size, False)

@@ -68,7 +68,7 @@ class DropReason(IntEnum):
     SRTP_AUTH_FAILED = 13
     SRTP_REPLAYED = 14
     SRTP_FAILED = 15
-    """Any other verdict of libsrtp."""
+    """Any other verdict: no room for a tag, no memory."""
     UNKNOWN_SSRC = 16
     """Beyond what is passed up; or an SSRC too many of its transport, also of RTCP: those are not even decrypted."""
     UNEXPECTED_PAYLOAD_TYPE = 17
@@ -85,7 +85,7 @@ class DropReason(IntEnum):
     NOT_NOMINATED = 24
     """Outgoing: there is no address to send to yet, or no keys."""
     PROTECT_FAILED = 25
-    """Outgoing: libsrtp refused; each sequence number is sent once only."""
+    """Outgoing: encryption refused; each sequence number is sent once only."""
     TOO_LATE = 26
     """Outgoing: older than what the forward remembers how to number."""
     SEND_FAILED = 27

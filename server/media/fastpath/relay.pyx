@@ -16,7 +16,7 @@ from libc.string cimport memcpy, memset
 from server.media.fastpath.arrivals cimport Arrivals
 from server.media.fastpath.batch cimport STRIDE, batch_add, batch_close, batch_next, batch_open
 from server.media.fastpath.control cimport Control, REPORT_EVERY_S
-from server.media.fastpath.crypto cimport session_pointer
+from server.media.fastpath.crypto cimport Session
 from server.media.fastpath.extensions cimport EXTENSIONS
 from server.media.fastpath.demux cimport read_u32
 from server.media.fastpath.events cimport Queued, events_pop
@@ -31,7 +31,6 @@ from server.media.fastpath.tables cimport (
 from server.media.fastpath.unknown cimport Unknowns, unknown_find, unknown_forget, unknown_is_full
 
 from server.errors import InvalidStateError
-from server.media.fastpath.crypto import open_session
 from server.media.fastpath.names import (
     EXTENSION_NAMES, FORWARD_DTYPE, SENT_DTYPE, SOURCE_DTYPE, TRANSPORT_DTYPE, Codec, DropReason, EventKind,
 )
@@ -246,16 +245,16 @@ cdef class Relay(Control):
 
     def set_keys(self, transport, profile, receive_key, send_key):
         cdef int32_t index
-        sessions = open_session(profile, receive_key, True), open_session(profile, send_key, False)
+        cdef Session receive = Session(profile, receive_key, True), send = Session(profile, send_key, False)
         with nogil:
             self.lock()
         try:
             index = self._slot(transport, "transport")
-            self.transports[index].receive = session_pointer(sessions[0])
-            self.transports[index].send = session_pointer(sessions[1])
+            self.transports[index].receive = receive.srtp
+            self.transports[index].send = send.srtp
             self.transport_rows[index].keyed = 1
             # What was there is freed here, under the mutex: the loop does not use it any more.
-            self._sessions[index] = sessions
+            self._sessions[index] = receive, send
         finally:
             self.unlock()
 

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from server.media.fastpath.crypto cimport Srtp
+from server.media.fastpath.crypto cimport Session
 from server.media.fastpath.slots cimport Endpoint
 
 
@@ -15,9 +15,7 @@ cdef struct Captured:
 
 cdef class Replay:
     cdef:
-        Srtp srtp
-        void* session
-        object _session     # whose pointer that is
+        Session session
         Captured* packets
         uint32_t count, at
         readonly uint64_t rounds

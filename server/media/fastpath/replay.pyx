@@ -12,13 +12,12 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from server.media.fastpath cimport demux as verdicts
-from server.media.fastpath.crypto cimport SRTP_OK, session_pointer, srtp_functions
+from server.media.fastpath.crypto cimport SRTP_OK, Session
 from server.media.fastpath.demux cimport demux, read_u16, read_u32
 from server.media.fastpath.packet cimport write_u16, write_u32
 from server.media.fastpath.slots cimport UDP, Endpoint
 
 from server.errors import InvalidStateError
-from server.media.fastpath.crypto import open_session
 
 cdef enum:
     MOST = 4096
@@ -58,9 +57,7 @@ cdef class Replay:
             captured.step = streams[bytes(data[8:12])]
             memcpy(captured.data, &view[0], captured.size)
             self.count += 1
-        self.srtp = srtp_functions()
-        self._session = open_session(profile, key, False)
-        self.session = session_pointer(self._session)
+        self.session = Session(profile, key, False)
 
     def __dealloc__(self):
         free(self.packets)
@@ -81,7 +78,7 @@ cdef class Replay:
             if self.at == self.count:
                 self.at = 0
                 self.rounds += 1
-            if self.srtp.protect(self.session, out, &size) == SRTP_OK:
+            if self.session.srtp.media(self.session.srtp.media_session, out, &size) == SRTP_OK:
                 sizes[count] = <uint32_t>size
                 origins[count] = captured.origin
                 count += 1

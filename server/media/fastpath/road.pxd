@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from server.media.fastpath.batch cimport Batch
-from server.media.fastpath.crypto cimport Srtp, Transform
+from server.media.fastpath.crypto cimport Transform
 from server.media.fastpath.events cimport Events
 from server.media.fastpath.mutex cimport pthread_mutex_t
 from server.media.fastpath.numbering cimport Piece
@@ -15,7 +15,6 @@ from server.media.fastpath.tables cimport Forward, ForwardRow, Source, SourceRow
 cdef class Road:
     cdef:
         pthread_mutex_t mutex
-        Srtp srtp
         Map by_address      # -> transport
         Map by_ssrc         # -> 2 * source, + 1 if it is its RTX
         Map by_sent_ssrc    # -> forward

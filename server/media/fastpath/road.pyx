@@ -29,7 +29,7 @@ from libc.string cimport memcpy, memmove, memset
 from server.media.fastpath cimport demux as verdicts
 from server.media.fastpath.arrivals cimport note_arrival
 from server.media.fastpath.batch cimport batch_add, batch_next
-from server.media.fastpath.crypto cimport SRTP_AUTH_FAIL, SRTP_OK, SRTP_REPLAY_FAIL, SRTP_REPLAY_OLD, srtp_functions
+from server.media.fastpath.crypto cimport SRTP_AUTH_FAIL, SRTP_OK, SRTP_REPLAY_FAIL, SRTP_REPLAY_OLD
 from server.media.fastpath.demux cimport demux, read_u16, read_u32
 from server.media.fastpath.dependency cimport Structure, read_dependency
 from server.media.fastpath.expected cimport find_expected
@@ -79,7 +79,6 @@ cdef class Road:
     def __cinit__(self, transports=2048, sources=16384, forwards=65536):
         cdef uint64_t seed = secrets.randbits(64)
         pthread_mutex_init(&self.mutex, NULL)
-        self.srtp = srtp_functions()
         self.transports_room = transports
         self.sources_room = sources
         self.transports = <Transport*>PyMem_RawCalloc(transports, sizeof(Transport))
@@ -153,7 +152,7 @@ cdef class Road:
             self._drop(DROP_TURN_CHANNEL)
             return
         association = &self.transports[transport]
-        if association.receive == NULL:
+        if association.receive.media == NULL:
             self._drop(DROP_NO_KEYS)
             return
         if kind == verdicts.RTCP:
@@ -170,7 +169,7 @@ cdef class Road:
             if found < 0 and unknown_is_flood(&association.unknowns, ssrc):
                 self._drop(DROP_UNKNOWN_SSRC)
                 return
-            if not self._decrypt(self.srtp.unprotect, association.receive, data, &length):
+            if not self._decrypt(association.receive.media, association.receive.media_session, data, &length):
                 return
             self._receive_rtp(transport, found, origin, data, <uint32_t>length, out)
         self.transport_rows[transport].received_packets += 1
@@ -206,7 +205,7 @@ cdef class Road:
         if not known and association.reporters.count == REPORTERS:
             self._drop(DROP_UNKNOWN_SSRC)
             return False
-        if not self._decrypt(self.srtp.unprotect_rtcp, association.receive, data, size):
+        if not self._decrypt(association.receive.control, association.receive.control_session, data, size):
             return False
         if not known:
             reporter_add(&association.reporters, ssrc)
@@ -609,7 +608,7 @@ cdef class Road:
         cdef uint32_t fixed
         cdef size_t extension
         cdef int size = 12
-        if association.send == NULL or association.nominated.family == 0:
+        if association.send.media == NULL or association.nominated.family == 0:
             self._drop(DROP_NOT_NOMINATED)
             return False
         data = batch_next(out)
@@ -666,7 +665,7 @@ cdef class Road:
             rename_blocks(data + size, packet.red, forward.payload_type)
         size += <int>payload_size
 
-        if self.srtp.protect(association.send, data, &size) != SRTP_OK:
+        if association.send.media(association.send.media_session, data, &size) != SRTP_OK:
             self._drop(DROP_PROTECT_FAILED)
             return False
         if association.send_ids.id[TRANSPORT_CC] and association.sent != NULL:

@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from server.media.fastpath.arrivals cimport Arrivals
+from server.media.fastpath.crypto cimport Srtp
 from server.media.fastpath.dependency cimport Structure
 from server.media.fastpath.extensions cimport ReceiveIds, SendIds
 from server.media.fastpath.history cimport History
@@ -123,8 +124,8 @@ cdef struct ForwardRow:
 
 
 cdef struct Transport:
-    void* receive           # srtp_t; NULL: no keys
-    void* send
+    Srtp receive            # all zero: no keys
+    Srtp send
     Endpoint nominated      # family 0: nowhere
     Arrivals* arrivals      # with transport-cc from the peer
     SentLog* sent           # with transport-cc to the peer

@@ -1,5 +1,6 @@
-# The SSRCs of a transport that belong to no source. libsrtp keeps a context for each that it has decrypted, until the keys
-# go, and looks for it from the first to the last: so their number is bounded here, and what is one too many is not decrypted.
+# The SSRCs of a transport that belong to no source. For each that has been decrypted there is a replay window (window.pxd, or
+# libsrtp's context with more) until the keys go, looked for from the first to the last: so their number is bounded here, and
+# what is one too many is not decrypted.
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
