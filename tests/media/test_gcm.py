@@ -1,7 +1,9 @@
-"""SRTP's AES-GCM without libsrtp: the RFCs' vectors, libsrtp as the other side, and libsrtp as the judge of every verdict."""
+"""SRTP's AES-GCM without libsrtp: the RFCs' vectors, libsrtp at the other end, libsrtp as the judge of every verdict."""
 
 import random
 import struct
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -187,6 +189,31 @@ def test_a_relay_works_with_either(monkeypatch, profile, without_openssl):
     assert drops(relay, DropReason.SRTP_AUTH_FAILED) == 1
     relay.process([(here.ada.address, good)] * 2, 1.0)
     assert drops(relay, DropReason.SRTP_REPLAYED) == 1
+
+
+WITHOUT = """
+import ctypes
+
+class Library(ctypes.CDLL):
+    def __getattr__(self, name):
+        if name == "EVP_Cipher":
+            raise AttributeError(name)
+        return super().__getattr__(name)
+
+ctypes.CDLL = Library
+from server.media.fastpath.crypto import MEDIA_CIPHER, Session
+from server.media.fastpath.gcm import VERSION
+assert (VERSION, MEDIA_CIPHER) == (None, "libsrtp")
+session = Session(7, bytes(28), False)
+assert session.gcm is None
+print(session.media(bytes.fromhex("806000010000000000000001") + b"payload")[1].hex())
+"""
+
+
+def test_a_wheel_without_openssl_will_do():
+    printed = subprocess.run([sys.executable, "-c", WITHOUT], check=True, capture_output=True, text=True).stdout
+    clear = bytes.fromhex("806000010000000000000001") + b"payload"
+    assert bytes.fromhex(printed) == done(Session(GCM, bytes(28), False).media(clear))
 
 
 # --- What is refused --------------------------------------------------------------------------------------------------

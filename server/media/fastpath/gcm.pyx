@@ -82,16 +82,18 @@ cdef _find():
         context_new, context_free, init, update, control = map(address, (
             "EVP_CIPHER_CTX_new", "EVP_CIPHER_CTX_free", "EVP_CipherInit_ex2", "EVP_Cipher", "EVP_CIPHER_CTX_ctrl",
         ))
+        ciphers = {}
         for name in ("aes_128_gcm", "aes_256_gcm", "aes_128_ctr", "aes_256_ctr"):
             cipher = getattr(library, f"EVP_{name}")
             cipher.restype = ctypes.c_void_p
-            _CIPHERS[name] = cipher()
+            ciphers[name] = cipher()
     except (AttributeError, ImportError, OSError):
         return None
     evp.context_new = <void* (*)() noexcept nogil>context_new
     evp.context_free = <void (*)(void*) noexcept nogil>context_free
     evp.init = <int (*)(void*, const void*, const uint8_t*, const uint8_t*, int, const Parameter*) noexcept nogil>init
     evp.update = <int (*)(void*, uint8_t*, const uint8_t*, unsigned int) noexcept nogil>update
+    _CIPHERS.update(ciphers)
     evp.control = <int (*)(void*, int, int, void*) noexcept nogil>control
     return " ".join(version.split()[:2])
 
