@@ -1,4 +1,4 @@
-"""SRTP's AES-GCM without libsrtp: the RFCs' vectors, libsrtp at the other end, libsrtp as the judge of every verdict."""
+"""SRTP's AES-GCM without libsrtp: the RFCs' vectors, libsrtp at the other end, and as the judge of every verdict."""
 
 import random
 import struct
