@@ -91,7 +91,8 @@ cdef enum:
 
 cdef double TICK_S = 0.25
 cdef double IDLE_S = 1
-cdef double GATHER_S = 0.001            # from one round to the next: 11,000 packets a second cost a third less so
+cdef double PAUSE_S = 0.001             # at most: 11,000 packets a second cost a third less so
+cdef double GATHERED = 24               # datagrams that a round should have: more of them save little more
 cdef double URGENT_EVERY_S = 0.005      # a turn of the slow path costs as much as twenty packets
 cdef double EVENTS_EVERY_S = 0.05       # reports, each with the time it came at
 cdef double NEVER = float("inf")
@@ -148,7 +149,8 @@ cdef class SocketLoop:
         readonly uint64_t batches, messages
         Batch out
         Batch from_slow_path    # what was the relay's outbox, to be sent without the mutex
-        bint gathering          # there was media, but no full batch: let some more come before the next
+        int gathered            # datagrams of this round
+        double pause            # from the beginning of one round with datagrams to the next, in seconds
         bint holding            # the mutex, so that nothing may be waited for
         uint8_t* received
         mmsghdr* incoming
@@ -176,6 +178,7 @@ cdef class SocketLoop:
         self.replay = replay
         self.wake_fd = self.events_fd = self.epoll = -1
         self.tell_at = NEVER
+        self.pause = PAUSE_S
         self.by_family[4] = self.by_family[6] = -1
         for descriptor in sockets:
             family = _family(descriptor, socket.SOCK_DGRAM)
@@ -305,7 +308,7 @@ cdef class SocketLoop:
         while not self.stopping:
             count = epoll_wait(self.epoll, ready, READY, self.timeout(now))
             now = monotonic()
-            self.gathering = False
+            self.gathered = 0
             for i in range(count):
                 token = ready[i].data.u64
                 if token >= CONNECTION_TOKENS:
@@ -325,8 +328,10 @@ cdef class SocketLoop:
                     self.streams.tick(now)
                 self.streams.sweep()
                 self.finish()
-            if self.gathering:
-                sleep_until(now + GATHER_S)
+            if self.gathered:
+                self.pause = min(self.pause * GATHERED / self.gathered, PAUSE_S)
+                if self.gathered < RECEIVE:
+                    sleep_until(now + self.pause)
             if now >= self.tell_at:
                 self.tell(now)
         self.begin()
@@ -376,7 +381,7 @@ cdef class SocketLoop:
         count = recvmmsg(descriptor, self.incoming, RECEIVE, MSG_DONTWAIT, NULL)
         if count > 0:
             self.batches += 1
-            self.gathering = self.gathering or count < RECEIVE
+            self.gathered += count
             for i in range(count):
                 self.sizes[i] = self.incoming[i].msg_len
                 read_address(&self.senders[i], UDP, &self.origins[i])
