@@ -6,8 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from server.errors import InvalidStateError
-from server.media.fastpath.demux import DropReason, Kind, classify, classify_batch
+from server.media.fastpath.demux import DropReason, Kind, classify
 
 COOKIE = bytes.fromhex("2112a442")
 STUN = b"\x00\x01\x00\x00" + COOKIE + bytes(12)
@@ -124,38 +123,3 @@ def test_kinds_and_drop_reasons_share_no_value():
 @pytest.mark.parametrize("buffer", [bytes, bytearray, memoryview])
 def test_any_buffer_will_do(buffer):
     assert classify(buffer(RTP)) is Kind.RTP
-
-
-@given(st.lists(shaped, max_size=64), st.binary(max_size=8))
-def test_a_batch_is_its_datagrams(datagrams, gap):
-    offsets, lengths, buffer = array("I"), array("H"), bytearray()
-    for datagram in datagrams:
-        offsets.append(len(buffer))
-        lengths.append(len(datagram))
-        buffer += datagram + gap
-    verdicts = bytearray(len(datagrams))
-    classify_batch(buffer, offsets, lengths, verdicts)
-    assert list(verdicts) == [reference(datagram) for datagram in datagrams]
-
-
-@pytest.mark.parametrize(
-    ("offsets", "lengths", "verdicts"),
-    [
-        ([0, 12], [12, 1], 2),
-        ([13], [0], 1),
-        ([2**32 - 1], [1], 1),
-        ([0], [12], 2),
-        ([0], [], 1),
-    ],
-)
-def test_a_batch_outside_its_buffer_is_our_bug(offsets, lengths, verdicts):
-    untouched = bytearray(b"\x55" * verdicts)
-    with pytest.raises(InvalidStateError):
-        classify_batch(RTP, array("I", offsets), array("H", lengths), untouched)
-    assert untouched == b"\x55" * verdicts
-
-
-def test_an_empty_datagram_at_the_end_of_the_buffer_is_inside():
-    verdicts = bytearray(1)
-    classify_batch(b"", array("I", [0]), array("H", [0]), verdicts)
-    assert verdicts[0] == DropReason.EMPTY

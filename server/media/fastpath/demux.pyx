@@ -7,11 +7,9 @@ Spec: RFC 7983 section 7, RFC 5761 section 4.
 from enum import IntEnum
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t
 
 from server.media.fastpath cimport demux as core
-
-from server.errors import InvalidStateError
 
 
 class Kind(IntEnum):
@@ -52,37 +50,3 @@ def classify(const uint8_t[::1] datagram not None):
     """
     cdef size_t size = datagram.shape[0]
     return _VERDICTS[core.demux(&datagram[0] if size else NULL, size)]
-
-
-def classify_batch(
-    const uint8_t[::1] buffer not None,
-    const uint32_t[::1] offsets not None,
-    const uint16_t[::1] lengths not None,
-    uint8_t[::1] verdicts not None,
-):
-    """Say what each datagram of a batch is, without the GIL.
-
-    Args:
-        buffer: Where the datagrams lie, as `recvmmsg` left them.
-        offsets: Where each starts, in bytes.
-        lengths: How long each is, in bytes.
-        verdicts: One byte each, written: the value of a `Kind` or, with the high bit set, of a `DropReason`.
-
-    Raises:
-        InvalidStateError: The arrays differ in length, or a datagram leaves the buffer; nothing was written.
-    """
-    cdef Py_ssize_t count = offsets.shape[0], i
-    cdef size_t size = buffer.shape[0]
-    cdef bint inside = True
-    if lengths.shape[0] != count or verdicts.shape[0] != count:
-        raise InvalidStateError("offsets, lengths and verdicts are of different lengths")
-    if count == 0:
-        return
-    with nogil:
-        for i in range(count):
-            inside = inside and <size_t>offsets[i] + lengths[i] <= size
-        if inside:
-            for i in range(count):
-                verdicts[i] = core.demux(&buffer[0] + offsets[i] if size else NULL, lengths[i])
-    if not inside:
-        raise InvalidStateError("a datagram of the batch lies outside its buffer")
