@@ -25,7 +25,8 @@ from server.signalling.auth import Claims
 from server.signalling.messages import Admit, Hello, IceServer, Join, Message, Ready, ServerMessage, Welcome
 from server.signalling.participants import Participant
 from server.signalling.paths import MediaSource, PathSettings
-from server.signalling.rooms import Effect, Fact, Room, RoomRegistry
+from server.signalling.registry import RoomRegistry
+from server.signalling.rooms import Effect, Fact, Room
 from server.signalling.session import EndRequested, HelloReceived, Session, TransferRequested
 
 M = TypeVar("M", bound=Message)

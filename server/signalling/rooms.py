@@ -1,4 +1,4 @@
-"""Live rooms: who is in them, who waits, who may do what to whom. Driven by `session.py`.
+"""Live rooms: who is in them, who waits, who may do what to whom. Driven by `session.py`; `registry.py` has them all.
 
 A *participant* is a seat in a room that is live in memory; a *session* is the socket that sits on it, if any. The seat
 outlives sockets: it moves along `MOVES` and is written to the store when something durable about it changes.
@@ -13,20 +13,18 @@ and the driver drains both after every call ("mutate, then drain"). What changes
 clinicians' list, places in the waiting room) is gathered: the room is marked in `stale` and `announce` tells once.
 
 Cost: a relayed signal touches two participants; everything else is linear in the people of one room. Memory: about
-1 KiB per participant, of rooms that somebody is or was connected to during the last minute; `handle_timer` lets go of
+1 KiB per participant, of rooms that somebody is or was connected to during the last minute; `registry.py` lets go of
 the others. The file is long, but one thing: the rules of one room, which are read together.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal, Protocol
 
 from server.audit import SERVER, AuditKind
 from server.errors import RefusalError
@@ -50,7 +48,6 @@ from server.signalling.messages import (
     RelayOffer,
     RoomEnded,
     ServerMessage,
-    State,
     StateChanged,
     Told,
     TrackState,
@@ -61,13 +58,6 @@ from server.signalling.messages import (
 from server.signalling.negotiation import check_candidate, check_description
 from server.signalling.participants import RANK, Participant, Seated
 from server.signalling.paths import Paths, PathSettings
-
-MAX_SEATS_PER_LINK: Final = 50
-"""Devices that one reusable link seats in one room: it may be passed around, not posted in public."""
-FORGET_S: Final = 3600.0
-"""How long the end of a room or link is remembered, for hellos that looked it up just before."""
-_KEEP_S: Final = 5.0
-"""How long a room stays in memory after the last person is "left"."""
 
 Why = Literal["left", "timeout", "removed", "sentBack", "transferred"]
 
@@ -87,6 +77,20 @@ class Fact:
 Effect = Fact | SeatRecord
 
 
+class Commons(Protocol):
+    """What a room shares with all others: `RoomRegistry`."""
+
+    left_after_s: float
+    path_settings: PathSettings
+    ice_servers: Callable[[str], list[IceServer]]
+    by_resume: dict[str, Participant]
+    effects: list[Effect]
+    stale: set[Room]
+
+    def wake_at(self, at: float, room: Room, what: Participant | Paths | None = None) -> None:
+        """Have a participant, the paths or the whole room looked at."""
+
+
 class Room:
     """One consultation that is live in this process.
 
@@ -94,7 +98,7 @@ class Room:
     `problem` to answer; then nothing has changed.
     """
 
-    def __init__(self, record: RoomRecord, registry: RoomRegistry) -> None:
+    def __init__(self, record: RoomRecord, registry: Commons) -> None:
         self.record = record
         self.participants: dict[str, Participant] = {}
         self._registry = registry
@@ -576,218 +580,3 @@ class Room:
 
     def _fact(self, kind: AuditKind, actor: str, subject: str = "", detail: str = "") -> None:
         self._registry.effects.append(Fact(self.record.tenant, self.record.id, kind, actor, subject, detail))
-
-
-class RoomRegistry:
-    """Every live room, by id, and what they have in common.
-
-    Args:
-        left_after_s: Without a socket for this long, the others see "left".
-        path_settings: What all rooms have in common about direct and relayed.
-        ice_servers: Makes the ICE servers of one participant, by id.
-
-    Invariants: a room is in `rooms` exactly while somebody is connected to it or was during the last `left_after_s`;
-    `by_resume` holds every seat of every live room.
-    """
-
-    def __init__(
-        self, left_after_s: float, path_settings: PathSettings, ice_servers: Callable[[str], list[IceServer]]
-    ) -> None:
-        self.left_after_s = left_after_s
-        self.path_settings = path_settings
-        self.ice_servers = ice_servers
-        self.rooms: dict[str, Room] = {}
-        self.by_resume: dict[str, Participant] = {}
-        self.effects: list[Effect] = []
-        self.stale: set[Room] = set()
-        self._timers: list[tuple[float, int, Room, Participant | Paths | None]] = []
-        self._sequence = count()
-        self._ended: dict[str, tuple[float, str]] = {}
-
-    # For hellos ------------------------------------------------------------------------------------------------------
-
-    def live_seat(self, resume_digest: str) -> SeatRecord | None:
-        """Return the seat of a live room that this resume secret opens."""
-        person = self.by_resume.get(resume_digest)
-        return person.seat if person is not None else None
-
-    def open(self, record: RoomRecord, seats: list[SeatRecord], now: float) -> Room:
-        """Make a room live with its seats from the store, unless it is already."""
-        room = self.rooms.get(record.id)
-        if room is None:
-            room = self.rooms[record.id] = Room(record, self)
-            for seat in seats:
-                room.restore(seat, now)
-            self.wake_at(now + self.left_after_s + _KEEP_S, room)
-        return room
-
-    def enter(
-        self,
-        claims: Claims,
-        session: Seated,
-        instance: str,
-        resume: str | None,
-        take_over: bool,
-        invited: bool,
-        now: float,
-        wall: datetime,
-    ) -> tuple[Room, Participant, str] | None:
-        """Find or make the seat for a hello whose room is live, and seat the session on it.
-
-        Args:
-            claims: What its credentials gave, a moment ago.
-            session: What is to sit there.
-            instance: The page load.
-            resume: The resume secret that it came with.
-            take_over: The person answered yes to "continue here?".
-            invited: It came with a link or token too, which opens the seat even if the resume secret no longer does.
-            now: Monotonic seconds.
-            wall: The time of day, UTC.
-
-        Returns:
-            The room, the participant and the resume secret of this device; None when the seat is in use elsewhere and
-            `take_over` is not said.
-
-        Raises:
-            RefusalError: `room_ended`, `link_revoked`, `room_full`, `link_unknown` (the resume secret has been replaced
-                since), or why the seat is closed.
-        """
-        self._refuse_ended(claims)
-        room = self.rooms[claims.room.id]
-        person = room.participants.get(claims.seat.id) if claims.seat is not None else None
-        # Between the look-up and now, another device may have taken the seat, or a clinician closed it.
-        if person is not None and resume is not None and person.seat.resume_digest == digest(resume):
-            if person.seat.closed:
-                raise RefusalError(person.seat.closed)
-            room.attach(person, session, instance, now, same_device=True)
-            return room, person, resume
-        if not invited:
-            raise RefusalError("link_unknown")
-        person = self._seat_of(room, claims)
-        if person is None:
-            person = room.create(claims, now, wall)
-        elif person.seat.closed:
-            raise RefusalError(person.seat.closed)
-        elif person.session is not None and not take_over:
-            return None
-        secret = room.give_resume(person)
-        room.attach(person, session, instance, now, same_device=False)
-        return room, person, secret
-
-    def enter_device(self, claims: Claims, now: float, wall: datetime) -> tuple[Room, Participant]:
-        """Find or make the seat in whose name a device comes (WHIP, WHEP): one for all devices of a link or token.
-
-        A reusable link seats many people, and does not say whose the device is: only clinicians come by it, whom
-        nobody has to admit.
-
-        Raises:
-            RefusalError: As `enter`, and `not_admitted`.
-        """
-        self._refuse_ended(claims)
-        if not claims.single_use and claims.role != "clinician":
-            raise RefusalError("not_admitted")
-        room = self.rooms[claims.room.id]
-        seats = [person for person in room.participants.values() if person.seat.origin == claims.origin]
-        admitted = [person for person in seats if person.seat.admitted and not person.seat.closed]
-        if admitted:
-            return room, min(admitted, key=lambda person: person.state != "joined")
-        if claims.single_use and seats and seats[0].seat.closed:
-            raise RefusalError(seats[0].seat.closed)
-        if claims.role != "clinician":
-            raise RefusalError("not_admitted")
-        if len(seats) >= MAX_SEATS_PER_LINK:
-            raise RefusalError("room_full")
-        person = room.create(claims, now, wall)
-        room.give_resume(person)
-        return room, person
-
-    def _refuse_ended(self, claims: Claims) -> None:
-        for gone in (claims.room.id, claims.origin):
-            if gone in self._ended:
-                raise RefusalError(self._ended[gone][1])
-
-    @staticmethod
-    def _seat_of(room: Room, claims: Claims) -> Participant | None:
-        """Return the seat that a device without resume secret gets; None: a new one."""
-        seats = [person for person in room.participants.values() if person.seat.origin == claims.origin]
-        if claims.single_use:
-            return seats[0] if seats else None
-        seats = [person for person in seats if not person.seat.closed]
-        if len(seats) < MAX_SEATS_PER_LINK:
-            return None
-        abandoned = [person for person in seats if person.state == "left" and person.session is None]
-        if not abandoned:
-            raise RefusalError("room_full")
-        person = min(abandoned, key=lambda person: (person.seat.admitted, person.since))
-        room.vacate(person)
-        return person
-
-    # From outside ----------------------------------------------------------------------------------------------------
-
-    def end_room(
-        self, room_id: str, by: Literal["clinician", "host", "limit"], actor: str, now: float, reason: str = ""
-    ) -> None:
-        """End a room, live or not, for everybody in it. The caller has recorded the end in the store."""
-        self._ended[room_id] = (now + FORGET_S, "room_ended")
-        room = self.rooms.get(room_id)
-        if room is not None:
-            room.end(by, actor, now, reason)
-            self._forget(room, now)
-
-    def drop_link(self, link_id: str, code: str, now: float) -> None:
-        """Close every seat that came through a link, and keep it from making new ones."""
-        self._ended[link_id] = (now + FORGET_S, code)
-        for room in self.rooms.values():
-            for person in room.participants.values():
-                if person.seat.origin == link_id and not person.seat.closed:
-                    room.close_seat(person, "removed", now, code=code)
-
-    def counts(self) -> dict[str, int]:
-        """Return how many participants of all live rooms are in each state."""
-        total: Counter[str] = Counter(dict.fromkeys(get_args(State), 0))
-        for room in self.rooms.values():
-            total.update(room.counts())
-        return total
-
-    def count_relayed(self) -> int:
-        """Return how many rooms with a conversation have their media relayed."""
-        return sum(room.paths.path == "relayed" and any(True for _ in room.joined()) for room in self.rooms.values())
-
-    # Time ------------------------------------------------------------------------------------------------------------
-
-    def wake_at(self, at: float, room: Room, what: Participant | Paths | None = None) -> None:
-        """Ask for `handle_timer` to look at a participant, at the paths of a room, or at a whole room."""
-        heapq.heappush(self._timers, (at, next(self._sequence), room, what))
-
-    def handle_timer(self, now: float) -> None:
-        """Do what is due: participants away too long, rooms that nobody needs any more."""
-        while self._timers and self._timers[0][0] <= now:
-            _, _, room, what = heapq.heappop(self._timers)
-            if self.rooms.get(room.record.id) is not room:
-                continue
-            if isinstance(what, Participant):
-                room.handle_timer(what, now)
-            elif what is not None:
-                what.handle_timer(now)
-            elif room.is_empty():
-                self._forget(room, now)
-            else:
-                self.wake_at(now + self.left_after_s + _KEEP_S, room)
-        while self._ended:
-            gone, (until, _) = next(iter(self._ended.items()))
-            if until > now:
-                break
-            del self._ended[gone]
-
-    def announce(self, now: float) -> None:
-        """Tell, in every stale room, what has been gathered."""
-        stale, self.stale = self.stale, set()
-        for room in stale:
-            if self.rooms.get(room.record.id) is room:
-                room.announce(now)
-
-    def _forget(self, room: Room, now: float) -> None:
-        room.paths.close(now)
-        del self.rooms[room.record.id]
-        for person in room.participants.values():
-            self.by_resume.pop(person.seat.resume_digest, None)

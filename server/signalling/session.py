@@ -73,7 +73,8 @@ from server.signalling.messages import (
     Wishes,
 )
 from server.signalling.participants import Participant
-from server.signalling.rooms import Room, RoomRegistry
+from server.signalling.registry import RoomRegistry
+from server.signalling.rooms import Room
 
 
 class Phase(StrEnum):

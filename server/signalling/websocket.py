@@ -52,8 +52,8 @@ from server.signalling.messages import (
     tag,
 )
 from server.signalling.paths import PathSettings
+from server.signalling.registry import RoomRegistry
 from server.signalling.relaying import room_of
-from server.signalling.rooms import RoomRegistry
 from server.signalling.session import Event, HelloReceived, Phase, Session, TransferRequested
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ The bearer token is a link's secret or a host's token, as in `hello`: what a dev
 participant, whom a clinician has admitted. A device alone makes its participant be in the conversation, and its end
 makes them leave. No page may call this: a request with an Origin is refused, and none gets CORS headers.
 
-    request ─> who may (auth.py) ─> whose seat (rooms.py) ─> RelayedRoom ─> answer
+    request ─> who may (auth.py) ─> whose seat (registry.py) ─> RelayedRoom ─> answer
 
 Spec: RFC 9725 (WHIP), draft-ietf-wish-whep-03, RFC 8840 (fragments), RFC 9457 (problems); SECURITY.md row 16.
 """

@@ -1,7 +1,5 @@
 """The demultiplexer against tables of its boundaries, and against a second one written straight from the RFCs."""
 
-from array import array
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
