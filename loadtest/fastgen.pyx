@@ -22,6 +22,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
+from loadtest.heard cimport Heard, read_rtcp
 from loadtest.kernel cimport (
     CLOCK_REALTIME, CMSG_FIRSTHDR, CMSG_NXTHDR, IP_PKTINFO, IPPROTO_IP, SO_TIMESTAMPNS, SOL_SOCKET,
     htonl, in_pktinfo, ntohl,
@@ -766,8 +767,8 @@ cdef class Engine:
         self.delays[min(delay, <int64_t>BUCKETS)] += 1
 
     cdef void arrived_rtcp(self, Leg* leg, const uint8_t* data, int size) noexcept nogil:
-        """Look for what a sender must heed: requests for keyframes. The rest is counted."""
-        cdef int place = 0, end, kind, form, i
+        cdef Heard heard
+        cdef int i, j
         if leg.inbound.media == NULL:
             return
         memcpy(self.clear, data, size)
@@ -775,25 +776,11 @@ cdef class Engine:
             self.counters.undecipherable += 1
             return
         self.counters.rtcp += 1
-        while place + 8 <= size:
-            end = place + 4 + 4 * get16(self.clear + place + 2)
-            if end > size:
-                return
-            form, kind = self.clear[place] & 31, self.clear[place + 1]
-            if kind == 206 and form == 1 and end - place >= 12:
-                self.keyframe_asked(leg, get32(self.clear + place + 8))
-            elif kind == 206 and form == 4:
-                for i in range(place + 12, end - 7, 8):
-                    self.keyframe_asked(leg, get32(self.clear + i))
-            elif kind == 205 and form == 1:
-                self.counters.nacks += 1
-            elif kind == 205 and form == 15:
-                self.counters.feedback_received += 1
-            place = end
-
-    cdef void keyframe_asked(self, Leg* leg, uint32_t ssrc) noexcept nogil:
-        cdef int i
-        self.counters.keyframes_asked += 1
-        for i in range(leg.sending):
-            if self.senders[leg.own[i]].ssrc == ssrc:
-                self.senders[leg.own[i]].keyframe_wanted = True
+        read_rtcp(self.clear, size, &heard)
+        self.counters.nacks += heard.nacks
+        self.counters.feedback_received += heard.feedback
+        self.counters.keyframes_asked += heard.asked
+        for i in range(heard.asked):
+            for j in range(leg.sending):
+                if self.senders[leg.own[j]].ssrc == heard.ssrcs[i]:
+                    self.senders[leg.own[j]].keyframe_wanted = True

@@ -1,4 +1,4 @@
-"""Every live room, and whose seat a hello opens. Driven by `session.py` and `whip.py`; one room's rules are in `rooms.py`.
+"""Every live room, and whose seat a hello opens. Driven by `session.py`, `whip.py`; one room's rules are in `rooms.py`.
 
 A room is live from the first hello that names it until nobody has been connected to it for a while. What several rooms
 share is here too: the timers, what is to be written and announced, and which rooms and links have come to their end.

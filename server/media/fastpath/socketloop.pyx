@@ -4,6 +4,7 @@
            └─ TCP: streams.pyx, frames ─────┘                 └─ TCP: streams.pyx, queues
 
 Driven by: the media worker, which reads `events_fd` in its event loop. What the slow path sends wakes the epoll.
+Above 500 lines, but one thing: one turn of the loop, in its order, and the counters of what failed in it.
 Spec: udp(7), UDP_SEGMENT; recvmmsg(2), sendmmsg(2), epoll(7).
 """
 
