@@ -122,8 +122,17 @@ class Peer:
         up.close()
 
     def subscribe(self, track: TrackParameters, source: str, parameters: SendParameters, now: float) -> DownTrack:
-        """Forward a source to it."""
-        down = DownTrack(self._relay, self.transport.slot, self.transport.id, track, source, parameters)
+        """Forward a source to it.
+
+        Raises:
+            RefusalError: `room_full`, the relay has no room left.
+        """
+        try:
+            down = DownTrack(self._relay, self.transport.slot, self.transport.id, track, source, parameters)
+        except InvalidStateError as error:
+            if not self._relay.forwards_view["used"].all():
+                raise
+            raise RefusalError("room_full") from error
         self.downs[track.mid] = down
         self._downs_by_ssrc[parameters.ssrc] = down
         self.router.subscribe(down, now)

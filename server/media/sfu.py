@@ -241,7 +241,8 @@ class Sfu:
             now: Monotonic seconds.
 
         Raises:
-            InvalidStateError: The track has no codec or no usable mid, or the relay has no room left.
+            RefusalError: `room_full`, the relay has no room left. The section carries nothing then.
+            InvalidStateError: The track has no codec or no usable mid.
         """
         require(track)
         peer = self._peer(transport)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import cast
@@ -241,8 +242,7 @@ class RelayedRoom:
             connection.local = self._sfu.restart_ice(connection.transport, offer.ice, now)
         connection.offer = offer
         connection.efficient = frozenset(message.efficient)
-        self._settle(connection)
-        answer = self._answer(connection, now)
+        answer = self._agree(connection, now)
         self._review(now)
         sections = [
             Section(
@@ -424,8 +424,7 @@ class RelayedRoom:
         connection = self._open(participant, "", offer, now)
         connection.only = only
         person.devices[connection.transport] = connection
-        self._settle(connection)
-        answer = self._answer(connection, now)
+        answer = self._agree(connection, now)
         if connection.flavour is not None:
             connection.flavours = frozenset({connection.flavour})  # it is not asked again: what it has been told stays
         self._tell_devices(participant)
@@ -489,6 +488,21 @@ class RelayedRoom:
 
     # Inside: the answer ----------------------------------------------------------------------------------------------
 
+    def _agree(self, connection: Connection, now: float) -> str:
+        """Take a connection's new offer; return the answer.
+
+        Raises:
+            RefusalError: `bad_sdp`, `room_full`, by the Sfu. A connection that was never answered is closed; another
+                goes on, and what was new in the offer is not carried.
+        """
+        self._settle(connection)
+        try:
+            return self._answer(connection, now)
+        except RefusalError:
+            if not connection.version:
+                self._close(connection, now)
+            raise
+
     def _answer(self, connection: Connection, now: float) -> str:
         """Bring the Sfu in line with a connection's offer, and write the answer."""
         chosen = self._flavour if connection.flavours is not None else None
@@ -531,7 +545,11 @@ class RelayedRoom:
     def _fill(
         self, connection: Connection, picked: Mapping[str, tuple[CodecParameters, ...]], now: float
     ) -> dict[str, SendParameters]:
-        """Let each receiving section carry something: what it did, or what nobody carries to this peer yet."""
+        """Let each receiving section carry something: what it did, or what nobody carries to this peer yet.
+
+        Raises:
+            RefusalError: `room_full`: the Sfu has no place for another stream. Those that there are go on.
+        """
         receiving = {s.mid: s for s in connection.offer.sections if s.receives and picked[s.mid]}
         for mid, id in [*connection.carried.items()]:
             if mid not in receiving or receiving[mid].kind != self._sources[id].kind:
@@ -548,7 +566,12 @@ class RelayedRoom:
             section, source = receiving[mid], self._sources[id]
             codecs = pick_audio(section, source.codec) if section.kind == "audio" else picked[mid]
             track = section.track(codecs, "sendonly")
-            streams[mid] = self._sfu.subscribe(connection.transport, track, id, now)
+            try:
+                streams[mid] = self._sfu.subscribe(connection.transport, track, id, now)
+            except RefusalError:
+                for empty in [*connection.carried.keys() - streams.keys()]:
+                    self._empty(connection, empty, now)
+                raise
             if mid in connection.wishes:
                 self._sfu.prefer(connection.transport, mid, self._layer(connection.wishes[mid]), now=now)
         return streams
@@ -587,7 +610,8 @@ class RelayedRoom:
                 chosen = connection.flavour
                 receiving = (section for section in connection.offer.sections if section.receives)
                 picked = {s.mid: pick_audio(s) if s.kind == "audio" else pick_video(s, chosen) for s in receiving}
-                self._fill(connection, picked, now)
+                with suppress(RefusalError):  # of a device that watches: it is not whoever has brought this about
+                    self._fill(connection, picked, now)
         for participant, person in self._people.items():
             if person.browser is None or person.invited:
                 continue

@@ -259,6 +259,20 @@ def test_when_the_relay_is_full_nothing_is_left_of_the_attempt():
     ada.publish(video("w"))
 
 
+def test_when_the_relay_has_no_forward_left_the_subscription_is_refused_and_the_others_go_on():
+    world = World(Relay(transports=2, sources=4, forwards=1))
+    ada, ben = pair(world)
+    picture, sound = ada.publish(video()), ada.publish(audio())
+    ben.subscribe(video("x"), picture)
+    with pytest.raises(RefusalError, match="room_full"):
+        ben.subscribe(audio("y"), sound)
+    ada.send_video(0xA0, key=True)
+    assert len(ben.media()) == 1
+    world.sfu.unsubscribe("ben", "x", world.now)
+    ben.subscribe(audio("y"), sound)
+    assert used(world.relay) == (2, 2, 1)
+
+
 def test_a_living_stream_is_not_taken_over(world):
     ada, ben = pair(world)
     ben.subscribe(video("x"), ada.publish(video(ssrc=0xA0)))

@@ -36,6 +36,7 @@ class FakeSfu:
     """Remembers what it is told."""
 
     def __init__(self):
+        self.most = 1000  # streams sent
         self.transports = {}
         self.published = {}
         self.subscribed = {}
@@ -75,6 +76,8 @@ class FakeSfu:
 
     def subscribe(self, transport, track, source, now):
         assert transport in self.transports
+        if (transport, track.mid) not in self.subscribed and len(self.subscribed) >= self.most:
+            raise RefusalError("room_full")
         self.subscribed[transport, track.mid] = (source, track.codecs[0].name)
         return SendParameters(track.mid, next(self.ssrcs), next(self.ssrcs), track.codecs, "cname", "")
 
@@ -441,6 +444,51 @@ class TestCodec:
         room.enter("eve", 2.0)
         connect(room, "eve", camera_and(2, red=True))
         assert sfu.subscribed["room.3", "2"][1] == "red"
+
+
+class TestFull:
+    """The media server has no place for another stream."""
+
+    def test_a_newcomer_is_refused_and_leaves_nothing(self, room, sfu):
+        connect(room, "ada")
+        sfu.most = 1
+        with pytest.raises(RefusalError, match="room_full"):
+            connect(room, "ben")
+        assert list(sfu.transports.values()) == ["ada"]
+        assert not sfu.subscribed and not room.published("ben")
+        sfu.most = 2
+        assert len(connect(room, "ben", name="ben-2").sections) == 2
+
+    def test_who_is_connected_keeps_what_they_have(self, room, sfu):
+        for person in ("ada", "ben", "ada"):
+            connect(room, person)
+        room.enter("eve", 2.0)
+        connect(room, "eve", camera_and(0))
+        before, sfu.most = dict(sfu.subscribed), len(sfu.subscribed) + 1
+        with pytest.raises(RefusalError, match="room_full"):
+            connect(room, "ada", camera_and(2))
+        assert before.items() <= sfu.subscribed.items()
+        assert room.published("ada") == {"audio", "video"}
+        sfu.most += 1
+        assert carries(connect(room, "ada", camera_and(2))).keys() == {"2", "3", "4", "5"}
+        assert before.items() <= sfu.subscribed.items()
+
+    def test_a_device_that_finds_no_place_does_not_refuse_whoever_came(self, room, sfu):
+        viewer = room.subscribe_device("ada", "", TestDevices.VIEWER, 1.0)
+        sfu.most = 0
+        assert connect(room, "ben").sections == []
+        assert not sfu.subscribed
+        sfu.most = 2
+        connect(room, "ben")
+        assert sfu.subscribed.keys() == {(viewer.transport, "0"), (viewer.transport, "1")}
+
+    def test_a_refused_device_leaves_nothing(self, room, sfu):
+        connect(room, "ben")
+        sfu.most = 0
+        with pytest.raises(RefusalError, match="room_full"):
+            room.subscribe_device("ada", "", TestDevices.VIEWER, 1.0)
+        assert room.devices("ada") == 0
+        assert list(sfu.transports.values()) == ["ben"]
 
 
 class TestDevices:
