@@ -43,7 +43,7 @@ from server.signalling.negotiation import (
 )
 
 MAX_SECTIONS = 48
-"""Two of one's own, two for each of eleven others, and as many again for their devices."""
+"""Two of one's own, two for each of eleven others, and as many again: sections that are free stay in an offer."""
 MAX_MID_BYTES = 16
 """What a header extension of one byte can hold (RFC 8285 section 4.2)."""
 

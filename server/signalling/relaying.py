@@ -39,9 +39,9 @@ START_BPS = 300_000
 """libwebrtc's own start bitrate."""
 MAX_DEVICES = 4
 """WHIP and WHEP connections of one participant: a dermatoscope, an ultrasound cart, a wall display, one to spare."""
-MAX_DEVICE_SOURCES = 22
-"""Tracks that the devices of one room publish. With those of the browsers of twelve people they fit into one offer
-(`MAX_SECTIONS`): each has two of its own, receives two of each of eleven others, and these."""
+MAX_DEVICE_SOURCES = 6
+"""Tracks that the devices of one room publish. With those of the browsers of twelve people they fit into one message:
+64 KiB hold an offer of 30 sections with all codecs that Chromium may name, and none of 31."""
 
 ASK_EVERY_S = 0.5
 """Between two requests to one browser: who comes and goes must not have the others use up what they may send."""

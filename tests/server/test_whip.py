@@ -11,6 +11,7 @@ import pytest_asyncio
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
 
+from server.signalling.relaying import MAX_DEVICE_SOURCES
 from tests.live import Live, live_server
 from tests.offers import offer, section
 from tests.participant import Participant
@@ -139,8 +140,13 @@ class TestPost:
         assert answer.status == 204 and answer.headers["Accept-Post"] == "application/sdp"
 
     async def test_devices_have_a_limit(self, clinic):
-        statuses = [(await clinic.post()).status for _ in range(5)]
+        statuses = [(await clinic.post(offer(section("video", "sendonly")))).status for _ in range(5)]
         assert statuses == [201] * 4 + [429]
+
+    async def test_their_tracks_have_a_limit(self, clinic):
+        statuses = [(await clinic.post()).status for _ in range(MAX_DEVICE_SOURCES // 2)]
+        assert statuses == [201] * (MAX_DEVICE_SOURCES // 2)
+        assert await code(await clinic.post()) == (503, "room_full")
 
     async def test_somebody_who_is_not_there(self, clinic):
         answer = await clinic.post(VIEWER, kind="whep", query="?participant=nobody")
