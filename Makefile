@@ -19,7 +19,7 @@ run: ## start the server with a demo room and print its links; ARGS="--lan --tls
 	@exec $(BIN)/colloque serve --demo $(ARGS)
 
 test: check ## every check, then every test; ARGS="tests/server -k demux" for some of them
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-interop: ## other WebRTC stacks through WHIP and WHEP: GStreamer, Pion, FFmpeg, aiortc; 500 joins and leaves
 	@./setup.sh stacks

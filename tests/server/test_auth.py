@@ -372,7 +372,8 @@ async def test_unknown_and_foreign_take_the_same_queries_and_about_the_same_time
             seen[name] = tuple(queries)
     assert seen["unknown"] == seen["of another clinic"]
     assert len({seen[name] for name in attempts if "token" in name}) == 1
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    assert medians["of another clinic"] < 1.5 * medians["unknown"] < 2.25 * medians["of another clinic"]
-    forged = [medians[name] for name in attempts if "token" in name]
+    # The quickest tenth: what else runs on this machine makes some of them slower, and none quicker.
+    usual = {name: statistics.quantiles(values, n=10)[0] for name, values in times.items()}
+    assert usual["of another clinic"] < 1.5 * usual["unknown"] < 2.25 * usual["of another clinic"]
+    forged = [usual[name] for name in attempts if "token" in name]
     assert max(forged) < 1.5 * min(forged)
