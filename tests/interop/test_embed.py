@@ -23,6 +23,8 @@ from tests.walk import REMOTE, allow_devices, until_told, wait_to_be_let_in
 EXAMPLES = Path(__file__).resolve().parents[2] / "web" / "examples"
 CLINIC, HOME = 9, 10
 """Cameras."""
+GIVES_UP_MS = 15_000
+"""When the SDK tells its page that the room does not answer."""
 
 
 class Host:
@@ -143,8 +145,11 @@ async def test_a_page_that_is_not_in_the_list_gets_an_empty_frame(tenant: str, h
         host.colloque = live.origin
         link = (await live.link(await live.room(), "patient")).replace("/t/clinique/", f"/t/{tenant}/")
         page = await browser.new_page()
-        await mounted(page, host, link)
-        assert "unreachable" in await journal(page, "error", timeout=30_000)
+        await page.clock.install()
+        async with page.expect_console_message(lambda said: "frame-ancestors" in said.text):
+            await mounted(page, host, link)
+        await page.clock.fast_forward(GIVES_UP_MS)
+        assert "unreachable" in await journal(page, "error")
         inside = page.frames[1]
         assert await inside.evaluate("document.querySelector('main[data-state]')") is None
         async with live.api.get(f"/t/{tenant}/embed") as answer:
