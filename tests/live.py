@@ -4,7 +4,8 @@
         room = await live.room()
         url = await live.link(room, "patient", name="Ada")
 
-It must be ready within 20 s, and end with status 0 within 10 s of the SIGTERM that the end of the block sends.
+It must be ready within 40 s, and end with status 0 within 20 s of the SIGTERM that the end of the block sends: a bound
+for machines that do other things too, and none of the server's own.
 """
 
 import asyncio
@@ -26,8 +27,8 @@ from server.records import Role, RoomRecord, Tenant, Topology
 from server.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
-_READY_S = 20.0
-_STOP_S = 10.0
+_READY_S = 40.0
+_STOP_S = 20.0
 
 
 class Live:

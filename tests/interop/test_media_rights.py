@@ -55,6 +55,7 @@ async def transports(live: Live) -> int:
 # A certificate that is not the announced one (row 4) ------------------------------------------------------------------
 
 
+@pytest.mark.alone
 async def test_a_device_whose_offer_was_altered_is_told_and_gets_nothing() -> None:
     async with clinic() as (live, devices, generator):
         room = await live.room()
@@ -105,6 +106,7 @@ const look = () => {
 globalThis.__colloque ??= undefined; look();"""
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("what", ["offer", "answer"])
 async def test_a_page_whose_description_was_altered_is_told(what: str) -> None:
     """The server hears of it too, from the handshake's alert, and no media passes."""
@@ -241,6 +243,7 @@ async def stopped_after(devices: Devices, viewer: Device, since: float, count: i
     return last - since
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("way", ["revoked", "removed", "room ended"])
 async def test_media_stops_within_a_second(way: str) -> None:
     """A patient's device goes on sending, and asks for nothing: the server alone stops it."""

@@ -63,29 +63,23 @@ async def both_back(what: str, running: Call, since_s: float) -> None:
     assert max(seconds) <= BACK_S
 
 
-@pytest.mark.parametrize("who", ["patient", "clinician"])
-async def test_a_reload(deployment: Deployment, who: str) -> None:
+async def test_reloads(deployment: Deployment) -> None:
     async with call(deployment) as running:
-        person: Person = getattr(running, who)
-        since = time.time()
-        await person.page.reload(wait_until="commit")
-        await both_back(f"reload of the {who}", running, since)
+        for person in (running.patient, running.clinician):
+            since = time.time()
+            await person.page.reload(wait_until="commit")
+            await both_back(f"reload with camera {person.camera}", running, since)
 
 
-async def test_ten_seconds_without_network_that_the_browser_sees(deployment: Deployment) -> None:
+async def test_ten_seconds_without_network(deployment: Deployment) -> None:
+    """The browser sees it; then again, as silence behind the router."""
     async with call(deployment) as running:
-        running.home.unplug()
-        await asyncio.sleep(CUT_S)
-        running.home.plug_in()
-        await both_back("interface down for 10 s", running, time.time())
-
-
-async def test_ten_seconds_of_silence_behind_the_router(deployment: Deployment) -> None:
-    async with call(deployment) as running:
-        running.home.lose_uplink()
-        await asyncio.sleep(CUT_S)
-        running.home.regain_uplink()
-        await both_back("uplink gone for 10 s", running, time.time())
+        home = running.home
+        for cut, mend in ((home.unplug, home.plug_in), (home.lose_uplink, home.regain_uplink)):
+            cut()
+            await asyncio.sleep(CUT_S)
+            mend()
+            await both_back(f"10 s after {cut.__name__}", running, time.time())
 
 
 @pytest.mark.parametrize(

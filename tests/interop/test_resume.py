@@ -61,12 +61,10 @@ async def test_a_reload_comes_back_by_itself(live: Live, clinic: Browser, home: 
     await meet(clinician, await live.link(room, "clinician"), patient, await live.link(room, "patient"))
     await until_both_seen(clinician, patient)
 
-    for page in (patient, clinician):
+    for page in (patient, clinician):  # how soon, is measured in test_network_changes.py
         before = await who_am_i(page)
-        started = time.monotonic()
         await page.reload()
         await until_both_seen(clinician, patient)
-        assert time.monotonic() - started < BACK_S
         assert await who_am_i(page) == before
     await until_heard(clinician, REMOTE, 660)
     await until_heard(patient, REMOTE, 440)
@@ -124,6 +122,7 @@ async def test_leaving_and_coming_back_does_not_queue_again(live: Live, clinic: 
     await until_both_seen(clinician, patient)
 
 
+@pytest.mark.alone
 async def test_the_conversation_outlives_a_restart_of_the_server(live: Live, clinic: Browser, home: Browser) -> None:
     room = await live.room()
     clinician, patient = await clinic.new_page(), await home.new_page()

@@ -15,6 +15,7 @@ from tests.live import Live, live_server
 from tests.participant import Participant
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_one_signal_drains(number):
     async with live_server() as live:
@@ -50,6 +51,7 @@ async def test_a_request_under_way_is_finished():
         assert await stopping == 0
 
 
+@pytest.mark.alone
 async def test_two_signals_end_it_at_once():
     async with live_server(expect_status=130) as live:
         _, writer = await asyncio.open_connection("127.0.0.1", live.port)

@@ -93,6 +93,7 @@ async def test_there_and_back_without_a_black_frame(live: Live, browsers: tuple[
             assert await person.run("[connections.length, relays.length]") == [1, 1], "both were kept"
 
 
+@pytest.mark.alone
 async def test_a_direct_path_that_dies_is_left_at_once(live: Live, browsers: tuple[Browser, Browser]) -> None:
     """Nothing comes any more, though ICE is well: what a dead radio looks like for the first seconds."""
     async with conversation(live, browsers) as (clinician, patient):

@@ -294,6 +294,7 @@ async def test_another_device_takes_the_seat(live: Live, browsers: tuple[Browser
         await elsewhere.page.context.close()
 
 
+@pytest.mark.alone
 async def test_a_forged_fingerprint_gives_no_media_and_both_are_told(
     live: Live, browsers: tuple[Browser, Browser]
 ) -> None:
