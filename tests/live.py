@@ -126,11 +126,17 @@ class Live:
             behind_a_name = "COLLOQUE_HTTP__PUBLIC_URL" in environment
             self.origin = f"http://localhost:{self.port}" if behind_a_name else self.public_origin
             self.api = aiohttp.ClientSession(self.origin, headers={"Authorization": f"Bearer {self.key}"})
-            async with self.api.get("/readyz", ssl=False) as answer:
-                assert answer.status == 200, await answer.text()
+            async with asyncio.timeout(_READY_S):
+                while not await self._is_ready():  # noqa: ASYNC110  (another process)
+                    await asyncio.sleep(0.05)
         except BaseException:
             await self.kill()
             raise
+
+    async def _is_ready(self) -> bool:
+        """Ask: a store that answers too late for one question may be in time for the next."""
+        async with self.api.get("/readyz", ssl=False) as answer:
+            return answer.status == 200
 
     async def _read(self, stream: asyncio.StreamReader, into: list[str]) -> None:
         while line := await stream.readline():

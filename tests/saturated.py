@@ -1,23 +1,25 @@
-"""The server, with a thread beside its event loop that relays a captured batch as fast as a core can.
+"""The server, whose media worker relays a captured batch as fast as a core can, beside what it has to do otherwise.
 
-    python -m tests.saturated serve ...     SIGUSR1: relay; SIGUSR2: rest
+    python -m tests.saturated serve ...
 
-After each signal a line on standard output: `saturated N after R rounds` or `idle N ...`, N counting the signals, R the
-times that the batch was relayed.
+The batch is of transports that only the relay knows, so that the slow path meets it where it meets all media: at the
+relay's mutex, and on the worker's thread. That has the first core; the others are for all the rest.
 """
 
 import contextlib
-import itertools
-import signal
+import os
 import socket
 import struct
 import sys
-from types import FrameType
+from collections.abc import Sequence
+from unittest.mock import patch
 
 from server.__main__ import main
+from server.media import worker
 from server.media.fastpath.relay import Codec, Relay
 from server.media.fastpath.replay import Replay
 from server.media.fastpath.socketloop import SocketLoop
+from server.media.worker import MediaWorker
 from tests.relayed import vp8
 
 KEY = bytes(28)
@@ -26,12 +28,21 @@ PUBLISHERS, RECEIVERS, PACKETS = 16, 4, 8
 """Rooms of five in which one speaks; each sends so many packets of a picture at a time."""
 
 
-def saturating(stack: contextlib.ExitStack) -> tuple[Relay, SocketLoop, Replay]:
-    """A loop that will never rest, sending to sockets that nobody reads."""
-    sockets = [stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(1 + RECEIVERS)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    relay = Relay(transports=256, sources=256, forwards=256)
+def cores() -> tuple[set[int], set[int]]:
+    """Return the first core that this process may use, and the others; of one only, that one."""
+    first, *others = sorted(os.sched_getaffinity(0))
+    return {first}, set(others) or {first}
+
+
+def occupied(relay: Relay, stack: contextlib.ExitStack) -> Replay:
+    """Let a relay have work without end, sending to sockets that nobody reads."""
+    sinks = [stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(RECEIVERS)]
+    receivers = []
+    for sink in sinks:
+        sink.bind(("127.0.0.1", 0))
+        address = (*sink.getsockname(), "udp")
+        receivers.append(_join(relay, address))
+        relay.nominate(receivers[-1], address)
     packets = []
     for number in range(PUBLISHERS):
         origin = ("192.0.2.1", 1 + number, "udp")
@@ -40,13 +51,10 @@ def saturating(stack: contextlib.ExitStack) -> tuple[Relay, SocketLoop, Replay]:
             (origin, struct.pack("!BBHII", 0x80, 96, part, 0, 1 + number) + vp8(body=bytes(1060), start=part == 0))
             for part in range(PACKETS)
         ]
-        for sink in sockets[1:] if number == 0 else ():
-            relay.nominate(_join(relay, (*sink.getsockname(), "udp")), (*sink.getsockname(), "udp"))
-        for receiver in range(1, 1 + RECEIVERS):
-            forward = relay.add_forward(receiver, 0x100 * receiver + number, 96, Codec.VP8, mid=b"0")
+        for receiver in receivers:
+            forward = relay.add_forward(receiver, 0x100 + number, 96, Codec.VP8, mid=b"0")
             relay.feed(forward, source, at_keyframe=False)
-    replay = Replay(packets, GCM, KEY)
-    return relay, SocketLoop(relay, [sockets[0].fileno()], replay=replay), replay
+    return Replay(packets, GCM, KEY)
 
 
 def _join(relay: Relay, address: tuple[str, int, str]) -> int:
@@ -56,26 +64,19 @@ def _join(relay: Relay, address: tuple[str, int, str]) -> int:
     return transport
 
 
-def _obey(loop: SocketLoop, replay: Replay) -> None:
-    """Take the two signals, in the main thread: the event loop wakes up for them."""
-    numbers = itertools.count(1)
-
-    def switch(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGUSR2:
-            loop.stop()
-        elif not loop.running:
-            loop.start()
-        state = "saturated" if loop.running else "idle"
-        print(f"{state} {next(numbers)} after {replay.rounds} rounds", flush=True)
-
-    signal.signal(signal.SIGUSR1, switch)
-    signal.signal(signal.SIGUSR2, switch)
-
-
 if __name__ == "__main__":
     with contextlib.ExitStack() as stack:
-        _, worker, batch = saturating(stack)
-        _obey(worker, batch)
-        status = main(sys.argv[1:])
-        worker.stop()
+
+        def loop(relay: Relay, udp: Sequence[int], tcp: Sequence[int]) -> SocketLoop:
+            return SocketLoop(relay, udp, tcp, replay=occupied(relay, stack))
+
+        def start(self: MediaWorker) -> None:
+            first, others = cores()
+            os.sched_setaffinity(0, first)  # the thread that is started inherits it
+            started(self)
+            os.sched_setaffinity(0, others)
+
+        started = MediaWorker.start
+        with patch.object(worker, "SocketLoop", loop), patch.object(MediaWorker, "start", start):
+            status = main(sys.argv[1:])
     sys.exit(status)
