@@ -34,9 +34,7 @@ from loadtest.streams cimport (
     Receiver, Sender, account, begin_frame, get16, get32, open_window, roll, write_audio, write_part,
 )
 
-from server.media.fastpath.mutex cimport (
-    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
-)
+from server.media.fastpath.mutex cimport Mutex, mutex_lock, mutex_open, mutex_unlock
 from server.media.fastpath.sockets cimport (
     AF_INET, CLOCK_MONOTONIC, CMSG_DATA, CMSG_LEN, CMSG_SPACE, MSG_DONTWAIT, SOL_UDP, TIMER_ABSTIME, UDP_SEGMENT, clock_gettime,
     clock_nanosleep, cmsghdr,
@@ -130,7 +128,7 @@ cdef class Engine:
         Counters counters
         uint32_t* delays
         uint32_t dice
-        pthread_mutex_t mutex
+        Mutex mutex
         uint8_t* arena
         Outgoing* outbox
         int waiting
@@ -184,7 +182,7 @@ cdef class Engine:
             or self.queue_data == NULL or self.queue_leg == NULL or self.queue_size == NULL
         ):
             raise MemoryError
-        pthread_mutex_init(&self.mutex, NULL)
+        mutex_open(&self.mutex)
 
     def __dealloc__(self):
         cdef int i, j
@@ -204,10 +202,10 @@ cdef class Engine:
     # Programming, from Python.
 
     cdef void lock(self) noexcept nogil:
-        pthread_mutex_lock(&self.mutex)
+        mutex_lock(&self.mutex)
 
     cdef void unlock(self) noexcept nogil:
-        pthread_mutex_unlock(&self.mutex)
+        mutex_unlock(&self.mutex)
 
     cdef Leg* leg(self, int index) except NULL:
         if not 0 <= index < self.leg_count:

@@ -29,7 +29,9 @@ cdef struct Queued:
 cdef struct Events:
     Queued* items
     uint32_t begin, count, of_strangers
-    bint urgent             # since the socket loop has looked: one is there that should not wait for others
+    # Since the socket loop has looked: one has come; one that should not wait for others.
+    bint pushed
+    bint urgent
 
 
 cdef inline bint events_open(Events* events) noexcept nogil:

@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from server.media.fastpath.batch cimport Batch
 from server.media.fastpath.crypto cimport Transform
 from server.media.fastpath.events cimport Events
-from server.media.fastpath.mutex cimport pthread_mutex_t
+from server.media.fastpath.mutex cimport Mutex
 from server.media.fastpath.numbering cimport Piece
 from server.media.fastpath.packet cimport Packet
 from server.media.fastpath.slots cimport Endpoint, Map
@@ -14,7 +14,7 @@ from server.media.fastpath.tables cimport Forward, ForwardRow, Source, SourceRow
 
 cdef class Road:
     cdef:
-        pthread_mutex_t mutex
+        Mutex mutex
         Map by_address      # -> transport
         Map by_ssrc         # -> 2 * source, + 1 if it is its RTX
         Map by_sent_ssrc    # -> forward
@@ -31,6 +31,8 @@ cdef class Road:
         double now          # of the batch
 
     cdef void lock(self) noexcept nogil
+    cdef void lock_for_media(self) noexcept nogil
+    cdef void give_way(self) noexcept nogil
     cdef void unlock(self) noexcept nogil
     cdef void receive(self, uint8_t* data, uint32_t size, const Endpoint* origin, Batch* out) noexcept nogil
     cdef uint8_t read_rtcp(self, int32_t transport, const uint8_t* data, uint32_t size, Batch* out) noexcept nogil

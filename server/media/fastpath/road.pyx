@@ -41,9 +41,7 @@ from server.media.fastpath.events cimport (
     EVENTS, EVENTS_OF_DATAGRAMS, EVENTS_OF_ONE, EVENTS_OF_STRANGERS, Queued, events_close, events_open, events_push, in_rate,
 )
 from server.media.fastpath.history cimport HISTORY_SLOTS, history_get, history_open, history_put
-from server.media.fastpath.mutex cimport (
-    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
-)
+from server.media.fastpath.mutex cimport mutex_close, mutex_give_way, mutex_lock, mutex_lock_first, mutex_open, mutex_unlock
 from server.media.fastpath.numbering cimport begin_piece, leave_out, newest, piece_in, piece_out, unwrap
 from server.media.fastpath.packet cimport (
     CODEC_AV1, CODEC_H264, CODEC_VP8, CODEC_VP9, parse_packet, read_frame, rewrite_frame, write_u16, write_u32,
@@ -78,7 +76,7 @@ cdef class Road:
 
     def __cinit__(self, transports=2048, sources=16384, forwards=65536):
         cdef uint64_t seed = secrets.randbits(64)
-        pthread_mutex_init(&self.mutex, NULL)
+        mutex_open(&self.mutex)
         self.transports_room = transports
         self.sources_room = sources
         self.transports = <Transport*>PyMem_RawCalloc(transports, sizeof(Transport))
@@ -112,13 +110,21 @@ cdef class Road:
         map_close(&self.by_address)
         map_close(&self.by_ssrc)
         map_close(&self.by_sent_ssrc)
-        pthread_mutex_destroy(&self.mutex)
+        mutex_close(&self.mutex)
 
     cdef void lock(self) noexcept nogil:
-        pthread_mutex_lock(&self.mutex)
+        """The slow path's, which goes first."""
+        mutex_lock_first(&self.mutex)
+
+    cdef void lock_for_media(self) noexcept nogil:
+        mutex_lock(&self.mutex)
+
+    cdef void give_way(self) noexcept nogil:
+        """Between two packets."""
+        mutex_give_way(&self.mutex)
 
     cdef void unlock(self) noexcept nogil:
-        pthread_mutex_unlock(&self.mutex)
+        mutex_unlock(&self.mutex)
 
     # --- In -----------------------------------------------------------------------------------------------------------
 
@@ -737,6 +743,7 @@ cdef class Road:
         if event == NULL:
             self._drop(DROP_QUEUE_FULL)
             return
+        self.events.pushed = True
         self.events.urgent = self.events.urgent or kind != EVENT_RTCP
         event.kind = kind
         event.index = index

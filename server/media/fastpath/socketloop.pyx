@@ -144,7 +144,6 @@ cdef class SocketLoop:
         readonly object counts
         uint64_t* count_of
         uint64_t failed         # datagrams, not yet in the relay's count
-        uint32_t waiting        # events, before the batch
         double tell_at          # when the slow path is to hear of events; NEVER: it knows of all
         double told_at
         readonly uint64_t batches, messages
@@ -394,17 +393,22 @@ cdef class SocketLoop:
         self.begin()
         for i in range(count):
             self.relay.receive(self.received + i * STRIDE, self.sizes[i], &self.origins[i], &self.out)
+            if self.out.count < SEND // 2:
+                self.relay.give_way()
+            else:  # without the mutex, which a full batch would be sent under
+                self.finish()
+                self.begin()
         self.finish()
 
     cdef void begin(self) noexcept nogil:
         """Take the relay, and what the slow path has for us."""
         cdef Batch emptied = self.from_slow_path
-        self.relay.lock()
+        self.relay.lock_for_media()
         self.holding = True
         while self.failed:
             self.relay._drop(DROP_SEND_FAILED)
             self.failed -= 1
-        self.waiting = self.relay.events.count
+        self.relay.events.pushed = False
         self.relay.events.urgent = False
         self.relay.now = monotonic()
         self.from_slow_path = self.relay.outbox
@@ -412,7 +416,7 @@ cdef class SocketLoop:
 
     cdef void finish(self) noexcept nogil:
         """Let go of it, and send what the slow path and it have made."""
-        cdef bint more = self.relay.events.count > self.waiting
+        cdef bint more = self.relay.events.pushed
         cdef bint urgent = self.relay.events.urgent
         self.holding = False
         self.relay.unlock()

@@ -206,7 +206,7 @@ cdef class Streams:
         cdef Connection* oldest = NULL
         cdef Connection* connection
         cdef uint32_t i
-        self.relay.lock()
+        self.relay.lock_for_media()
         for i in range(self.room):
             connection = &self.connections[i]
             if connection.descriptor < 0 or (of_one and not _same_network(&connection.peer, peer)):
