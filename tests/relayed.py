@@ -57,9 +57,9 @@ class Rtp:
 
     @classmethod
     def parse(cls, data: bytes) -> "Rtp":
-        """Of a packet without contributing sources or padding, which is what the relay sends."""
+        """Of a packet without contributing sources, which is what the relay sends."""
         first, second, seq, timestamp, ssrc = struct.unpack_from("!BBHII", data)
-        assert first & 0xEF == 0x80
+        assert first & 0xCF == 0x80
         at, elements = 12, {}
         if first & 0x10:
             profile, words = struct.unpack_from("!HH", data, at)
@@ -77,7 +77,9 @@ class Rtp:
                 elements[key] = data[at : at + size]
                 at += size
             assert at == end
-        return cls(ssrc, seq, data[at:], timestamp, second & 0x7F, bool(second & 0x80), elements)
+        padding = data[-1] if first & 0x20 else 0
+        payload = data[at : len(data) - padding]
+        return cls(ssrc, seq, payload, timestamp, second & 0x7F, bool(second & 0x80), elements, padding)
 
 
 class Peer:

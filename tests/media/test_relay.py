@@ -200,6 +200,34 @@ def test_rtcp_goes_up_decrypted_and_comes_down_encrypted(relay):
     assert goodbye[4:] in sent[0][1] and sent[0][1] != goodbye
 
 
+def test_packets_of_a_picture_are_padded_to_one_size(relay):
+    """They differ by a byte or two, and leave in one message if they do not; RFC 3550 section 5.1."""
+    pair = call(relay)
+    pictures = [vp8(key=True, body=bytes(size)) for size in (1080, 1081, 1083, 1085, 610)]
+    sent = pair.ada.send(*(Rtp(0xA0, seq, payload) for seq, payload in enumerate(pictures)))
+    assert [len(data) % 16 for _, data in sent] == [0] * 5, "with a tag of 16 bytes"
+    assert len({len(data) for _, data in sent[:4]}) == 1 and len(sent[4][1]) < 700
+    received = pair.ben.decrypt(sent)
+    assert [packet.payload for packet in received] == pictures
+    assert 0 < max(packet.padding for packet in received) < 16
+    assert relay.forwards_view["bytes"][pair.forward] == sum(map(len, pictures)), "padding is not counted"
+    assert relay.retransmit(pair.forward, [packet.seq for packet in received[:4]]) == 4
+    repeats = pair.ben.decrypt(relay.process([], 1.0))
+    assert [(packet.payload[2:], packet.padding) for packet in repeats] == [(each, 0) for each in pictures[:4]]
+
+
+@pytest.mark.parametrize("what", ["sound", "small", "tcp"])
+def test_what_gains_nothing_is_not_padded(relay, what):
+    pair = call(relay, Codec.OPUS if what == "sound" else Codec.VP8)
+    if what == "tcp":
+        pair.ben.address = (pair.ben.address[0], 1, "tcp")
+        relay.allow(pair.ben.transport, pair.ben.address)
+        relay.nominate(pair.ben.transport, pair.ben.address)
+    sizes = range(300, 316) if what == "small" else range(1000, 1016)
+    received = pair.send(*(Rtp(0xA0, seq, vp8(key=True, body=bytes(size))) for seq, size in enumerate(sizes)))
+    assert [packet.padding for packet in received] == [0] * 16
+
+
 def test_stun_and_dtls_leave_as_they_are(relay):
     relay.send(("2001:db8::1", 3478, "udp"), CLIENT_HELLO)
     relay.send(("192.0.2.7", 1, "tcp"), BINDING_REQUEST)

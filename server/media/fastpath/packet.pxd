@@ -235,3 +235,16 @@ cdef inline void rewrite_frame(
         write_u16(payload + frame.picture_at, picture_id | 0x8000)
     if frame.has_tl0:
         payload[frame.tl0_at] = <uint8_t>(frame.tl0 + tl0_delta)
+
+
+cdef inline int pad_to(int multiple, uint8_t* data, int size) noexcept nogil:
+    """Pad a packet without padding so that its size is a multiple of this, 256 at most. Returns the bytes added.
+
+    Spec: RFC 3550 section 5.1.
+    """
+    cdef int padding = -size & (multiple - 1)
+    if padding:
+        memset(data + size, 0, padding)
+        data[size + padding - 1] = <uint8_t>padding
+        data[0] |= 0x20
+    return padding
