@@ -17,13 +17,15 @@ from benchmarks.report import percentile
 from benchmarks.wsclient import Client, connect
 from server.media.fastpath.relay import DropReason, Relay
 from server.media.fastpath.socketloop import SocketLoop
+from server.records import Topology
 from tests.live import Live, live_server
+from tests.offers import camera_and
 from tests.saturated import PACKETS, PUBLISHERS, RECEIVERS, cores, occupied
 
 ROUNDS, MOST_ROUNDS = 5, 15
 """At least, and at most: more than the least when something else on the machine has made a few of them slow."""
 JOINS = 100
-OF_A_CORE = 0.05
+OF_A_CORE = 0.5
 """What the worker's thread has of the first core at least, whoever else wants it; one at rest has a thousandth."""
 NO_LIMITS = {"http": {"max_connections_per_address": 1_000_000, "max_joins_per_address_per_minute": 10_000_000}}
 
@@ -44,22 +46,31 @@ def test_the_replay_is_relayed_again_and_again():
         assert replay.rounds >= 40_000 // (PUBLISHERS * PACKETS * RECEIVERS)
 
 
-async def join(live: Live, secret: str) -> float:
-    """Join as a clinician's page does, and leave; the seconds from connecting to being there."""
+async def join(live: Live, secret: str, *, relayed: bool) -> float:
+    """Join as a clinician's page does, and leave; the seconds from connecting to being there.
+
+    With `relayed`, until the media server has answered too: it makes a transport and takes sound and picture.
+    """
     arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     states = []
 
     def on_message(payload: bytes) -> None:
         message = json.loads(payload)
-        if message["type"] in ("welcome", "state") and message["state"] not in states:
+        if message["type"] == "relayWanted" and relayed:
+            client.send(offer)
+        elif message["type"] == "relayAnswer":
+            arrived.set_result(None)
+        elif message["type"] in ("welcome", "state") and message["state"] not in states:
             states.append(message["state"])
             if message["state"] == "arrived":
                 client.send(b'{"type":"ready"}')
             elif message["state"] == "admitted":
                 client.send(b'{"type":"join"}')
-            elif message["state"] == "joined":
+            elif message["state"] == "joined" and not relayed:
                 arrived.set_result(None)
 
+    description = {"type": "offer", "sdp": camera_and(1).replace("\n", "\r\n")}
+    offer = json.dumps({"type": "relayOffer", "connection": "of-a-test", "description": description}).encode()
     began = time.perf_counter()
     client: Client = await connect(live.port, "/ws", live.origin)
     client.on_message = on_message
@@ -96,7 +107,8 @@ async def on_the_second_core(*servers: Live) -> AsyncIterator[None]:
 
 @pytest.mark.alone
 @pytest.mark.timeout(300)
-async def test_joining_takes_no_longer_beside_a_saturated_worker():
+@pytest.mark.parametrize("topology", ["auto", "relay-only"])
+async def test_joining_takes_no_longer_beside_a_saturated_worker(topology: Topology):
     """Two servers; the one whose worker is saturated stands still while the other is timed.
 
     Both, and whoever joins, have the second core: else the scheduler would give the saturated worker its share of that.
@@ -112,10 +124,10 @@ async def test_joining_takes_no_longer_beside_a_saturated_worker():
             for number in range(2 * MOST_ROUNDS):
                 live = saturated if number % 2 else idle
                 saturated.process.send_signal(signal.SIGCONT if number % 2 else signal.SIGSTOP)
-                rooms = [await live.room() for _ in range(JOINS)]
+                rooms = [await live.room(topology=topology) for _ in range(JOINS)]
                 secrets = [(await live.store.mint_link(room, "clinician", "Dr Martin"))[1] for room in rooms]
                 before_s, began = await thread_seconds(live), time.monotonic()
-                figures = [await join(live, secret) for secret in secrets]
+                figures = [await join(live, secret, relayed=topology == "relay-only") for secret in secrets]
                 p99[live].append(percentile(figures, 0.99) * 1000)
                 if live is idle:
                     continue
