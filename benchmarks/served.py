@@ -126,7 +126,11 @@ class Served:
             await asyncio.sleep(0.1)
             if await self._answers():
                 return
-        raise LoadError(f"the server did not start: {self._said()}")
+            if self._process.poll() is not None:
+                break
+        said = self._said()
+        await self.stop()
+        raise LoadError(f"the server did not start: {said}")
 
     async def stop(self) -> None:
         """End it."""

@@ -251,6 +251,21 @@ async def until_heard(page: Page, selector: str, hz: int, *, timeout: float = 20
     raise AssertionError(f"{hz} Hz is not heard in {selector}: {level:.1f} dB over the rest")
 
 
+async def until_not_heard(page: Page, selector: str, hz: int, *, timeout: float = 10_000) -> None:
+    """Wait until a tone is heard no more: what was said before a microphone was muted may still be on its way.
+
+    Raises:
+        AssertionError: It still is; says how loud.
+    """
+    level = TONE_FLOOR_DB
+    deadline = asyncio.get_running_loop().time() + timeout / 1000
+    while level >= TONE_FLOOR_DB / 2:
+        assert asyncio.get_running_loop().time() < deadline, (
+            f"{hz} Hz is heard in {selector}: {level:.1f} dB over the rest"
+        )
+        level = await tone_level(page, selector, hz)
+
+
 async def _listening_address(process: asyncio.subprocess.Process) -> str:
     assert process.stderr is not None
     said = []

@@ -241,7 +241,9 @@ class MediaWorker:
 
         No event is held from one turn to the next: the relay forgets those of transports that are closed meanwhile.
         """
-        self._rest = None
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         self._turned_at = now = clock.now()
         while events := self.relay.take_events(EVENTS_AT_ONCE):
             self.sfu.receive_relay_events(events, clock.now())

@@ -228,6 +228,13 @@ def test_what_gains_nothing_is_not_padded(relay, what):
     assert [packet.padding for packet in received] == [0] * 16
 
 
+def test_an_address_that_is_allowed_again_stays_nominated(relay):
+    """As with every check; no packet may be lost for it."""
+    pair = call(relay)
+    relay.allow(pair.ben.transport, pair.ben.address)
+    assert len(pair.video(1, vp8(key=True))) == 1
+
+
 def test_stun_and_dtls_leave_as_they_are(relay):
     relay.send(("2001:db8::1", 3478, "udp"), CLIENT_HELLO)
     relay.send(("192.0.2.7", 1, "tcp"), BINDING_REQUEST)

@@ -163,8 +163,11 @@ def test_a_report_tells_of_a_new_stream_alone(world):
         return eve.address, eve._protect.protect(bytes(rtp))
 
     world.deliver(packet(0xA0, 1000 + number) for number in range(300))
-    world.relay.process([packet(0xA1, 5000), packet(0xA1, 5011)], world.now)
     world.relay.reports(world.now + 2.0)
+    world.deliver()
+    assert [block.ssrc for report in eve.rtcp(ReceiverReport) for block in report.reports] == [0xA0]
+    world.relay.process([packet(0xA1, 5000), packet(0xA1, 5011)], world.now)
+    world.relay.reports(world.now + 4.0)
     world.deliver()
     blocks = [block for report in eve.rtcp(ReceiverReport) for block in report.reports]
     assert [(block.ssrc, block.fraction_lost) for block in blocks] == [(0xA1, 10 * 256 // 12)]

@@ -168,9 +168,10 @@ def test_it_stops_and_leaves_nothing_open():
         relay.send(("127.0.0.1", 9, "udp"), b"nobody listens any more")
         del loop
     deadline = time.monotonic() + 1  # a thread that was joined is in the kernel's list for a moment longer
-    while count() != before and time.monotonic() < deadline:
+    while count() > before and time.monotonic() < deadline:
         pass
-    assert count() == before
+    files, threads = count()
+    assert files == before[0] and threads <= before[1], "a thread of a test before may have ended meanwhile"
 
 
 def test_it_can_be_started_again():

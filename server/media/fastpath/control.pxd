@@ -8,7 +8,7 @@ from server.media.fastpath.rtcp cimport Report
 
 
 cdef enum:
-    COMPOUNDS = 8           # of reports to one transport at a time: more than a room of twelve needs
+    COMPOUNDS = 12          # of reports to one transport at a time: sound and picture of all that a room can have
     REPORT_EVERY_S = 1      # on average; libwebrtc's pace for video, within RFC 3550's 5 % of a video call's bandwidth
 
 

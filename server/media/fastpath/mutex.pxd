@@ -7,6 +7,7 @@
 cdef extern from * nogil:
     """
     #include <pthread.h>
+    #include <sched.h>
     #if defined(__x86_64__) || defined(__i386__)
     #define MUTEX_PAUSE() __builtin_ia32_pause()
     #elif defined(__aarch64__)
@@ -38,6 +39,7 @@ cdef extern from * nogil:
         if (__atomic_load_n(&mutex->wanted, __ATOMIC_RELAXED) == 0) return;
         pthread_mutex_unlock(&mutex->mutex);
         while (__atomic_load_n(&mutex->wanted, __ATOMIC_RELAXED) && ++looks < MUTEX_LOOKS) MUTEX_PAUSE();
+        if (looks == MUTEX_LOOKS) sched_yield(); /* who wants it may be waiting for this processor */
         pthread_mutex_lock(&mutex->mutex);
     }
     """

@@ -266,6 +266,8 @@ cdef class Relay(Control):
             self.lock()
         try:
             index = self._slot(transport, "transport")
+            if map_get(&self.by_address, &key) == index:
+                return
             self._release(&key)
             if not map_put(&self.by_address, &key, index):
                 raise InvalidStateError("too many addresses are allowed")

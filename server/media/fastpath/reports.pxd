@@ -72,7 +72,7 @@ cdef inline bint write_sender_report(
 ) noexcept nogil:
     """What was sent of a forward, on its publisher's clocks: 28 bytes. False: nothing since, or the clocks are not known."""
     cdef double elapsed = now - source.clock_at
-    cdef uint64_t ntp = source.clock_ntp + <uint64_t>(elapsed * 4294967296.0)
+    cdef uint64_t ntp = source.clock_ntp + <uint64_t><int64_t>(elapsed * 4294967296.0)
     if row.packets == forward.reported_packets or source.clock_at == 0:
         return False
     forward.reported_packets = row.packets

@@ -72,6 +72,7 @@ cdef double WANTED_EVERY_S = 0.5
 # A picture's packets differ by a byte or two, and the kernel cuts a message into equal datagrams: padded, they are one message.
 cdef int ALIGNMENT = 16
 cdef int ALIGNED_FROM = 600
+cdef int ALIGNED_TO = 1216          # with a tag of 16 bytes 1232: what IPv6's least MTU leaves
 cdef int64_t BUDGET_MOST = 128 * 1024
 
 
@@ -469,6 +470,7 @@ cdef class Road:
         source.birth = self.births
         memset(&source.seen, 0, sizeof(Seen))
         memset(&source.structure, 0, sizeof(Structure))
+        source.reported_expected = source.reported_packets = 0
         reset_row(row, transport, row.codec, row.clock_rate)
         while i:
             i -= 1
@@ -674,7 +676,7 @@ cdef class Road:
         if packet.red != NULL and forward.red_payload_type:
             rename_blocks(data + size, packet.red, forward.payload_type)
         size += <int>payload_size
-        if forward.video and not rtx and size >= ALIGNED_FROM and association.nominated.protocol == UDP:
+        if forward.video and not rtx and ALIGNED_FROM <= size <= ALIGNED_TO and association.nominated.protocol == UDP:
             size += pad_to(ALIGNMENT, data, size)
 
         if association.send.media(association.send.media_session, data, &size) != SRTP_OK:
