@@ -22,7 +22,18 @@ from server.errors import RefusalError
 from server.ids import digest, new_id
 from server.records import Role, RoomRecord, SeatRecord, Tenant
 from server.signalling.auth import Claims
-from server.signalling.messages import Admit, Hello, IceServer, Join, Message, Ready, ServerMessage, Welcome
+from server.signalling.messages import (
+    Admit,
+    Hello,
+    IceServer,
+    Join,
+    Message,
+    Problem,
+    Ready,
+    Refused,
+    ServerMessage,
+    Welcome,
+)
 from server.signalling.participants import Participant
 from server.signalling.paths import MediaSource, PathSettings
 from server.signalling.registry import RoomRegistry
@@ -270,3 +281,8 @@ class Desk:
     def live(self) -> Room:
         """Return the live room."""
         return self.registry.rooms[self.room.id]
+
+
+def codes(heard: list[Any]) -> list[str]:
+    """Return what the problems and refusals among these messages are called."""
+    return [message.code for message in heard if isinstance(message, (Problem, Refused))]

@@ -14,22 +14,16 @@ from server.signalling.messages import (
     Leave,
     Occupied,
     PeerLeft,
-    Problem,
     Ready,
-    Refused,
     RoomEnded,
     Welcome,
 )
-from tests.pair import TENANT, WALL, Desk, Link
+from tests.pair import TENANT, WALL, Desk, Link, codes
 
 
 @pytest.fixture
 def desk() -> Desk:
     return Desk()
-
-
-def codes(heard) -> list[str]:
-    return [message.code for message in heard if isinstance(message, (Problem, Refused))]
 
 
 def test_another_device_is_asked_and_may_take_over(desk):

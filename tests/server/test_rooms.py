@@ -20,7 +20,6 @@ from server.signalling.messages import (
     PeerJoined,
     PeerLeft,
     Ping,
-    Problem,
     Ready,
     RefreshIceServers,
     Refuse,
@@ -39,17 +38,13 @@ from server.signalling.messages import (
     Welcome,
 )
 from server.signalling.participants import MOVES
-from tests.pair import Client, Desk, Link
+from tests.pair import Client, Desk, Link, codes
 from tests.server.test_negotiation import OFFER
 
 
 @pytest.fixture
 def desk() -> Desk:
     return Desk()
-
-
-def codes(heard) -> list[str]:
-    return [message.code for message in heard if isinstance(message, (Problem, Refused))]
 
 
 # -- the way in -------------------------------------------------------------------------------------------------------

@@ -19,23 +19,22 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint16_t, uint64_t
 from libc.string cimport memcpy
 
+from server.media.fastpath.arrivals cimport Arrivals
 from server.media.fastpath.batch cimport batch_add, batch_close, batch_next, batch_open
 from server.media.fastpath.crypto cimport SRTP_OK
 from server.media.fastpath.demux cimport read_u16, read_u32
 from server.media.fastpath.feedback cimport FEEDBACK_AT_ONCE, feedback_begin, feedback_due, feedback_end, write_feedback
 from server.media.fastpath.history cimport HISTORY_SLOTS
-from server.media.fastpath.arrivals cimport Arrivals
-from server.media.fastpath.reports cimport (
-    BLOCKS_OF_ONE, BLOCK_BYTES, CHUNK_BYTES, REPORTS_OF_ONE, SENDER_INFO_BYTES, note_clock, round_trip, write_block, write_chunk, write_head, write_sender_report,
-)
 from server.media.fastpath.packet cimport write_u32
+from server.media.fastpath.reports cimport (
+    BLOCKS_OF_ONE, BLOCK_BYTES, CHUNK_BYTES, REPORTS_OF_ONE, SENDER_INFO_BYTES, note_clock, round_trip, write_block,
+    write_chunk, write_head, write_sender_report,
+)
 from server.media.fastpath.rtcp cimport (
     LEFT_NOTHING, LEFT_OTHERS, RECEIVER_REPORT, Report, SDES, SENDER_REPORT, is_nack, left_by, next_report,
 )
 from server.media.fastpath.slots cimport Key, key_of_ssrc, map_get
-from server.media.fastpath.tables cimport (
-    DROP_NOT_NOMINATED, DROP_PROTECT_FAILED, Forward, Source, Transport,
-)
+from server.media.fastpath.tables cimport DROP_NOT_NOMINATED, DROP_PROTECT_FAILED, Forward, Source, Transport
 
 cdef extern from "<unistd.h>" nogil:
     Py_ssize_t write(int, const void*, size_t)

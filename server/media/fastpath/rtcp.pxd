@@ -1,4 +1,4 @@
-# RTCP as far as the relay deals with it by itself: a compound's packets one by one, the and the generic NACK.
+# RTCP as far as the relay deals with it by itself: a compound's packets one by one, and the generic NACK.
 #
 #     |V=2|P|  count  |      PT       |  length, in 32-bit words - 1  |
 #     |  ... if P: the last byte says how many bytes are padding      |

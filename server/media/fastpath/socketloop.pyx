@@ -96,7 +96,7 @@ cdef double PAUSE_S = 0.002             # at most: 11,000 packets a second cost 
 cdef double LEAST_PAUSE_S = 0.00002     # from which it can grow again
 cdef double GATHERED = 24               # datagrams that a round should have: more of them save little more
 cdef double URGENT_EVERY_S = 0.005      # a turn of the slow path costs as much as twenty packets
-cdef double EVENTS_EVERY_S = 0.05       # reports, each with the time it came at
+cdef double EVENTS_EVERY_S = 0.05       # goodbyes and the like: what RTCP nobody waits for
 cdef double NEVER = float("inf")
 
 
